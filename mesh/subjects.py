@@ -15,6 +15,16 @@ _PLAIN = re.compile(r"[A-Za-z0-9_-]+\Z")
 _UNPLAIN = re.compile(r"[^A-Za-z0-9_-]")
 _ESCAPED = re.compile(r"(?:[A-Za-z0-9_-]|=[0-9A-F]{2})+\Z")
 _TIERS = ("edge", "regional", "cloud")
+SITE_FAMILIES = (
+    "control", "decision", "drain", "health", "outcome", "reject", "state", "status", "telemetry",
+)  # fmt: skip
+"""Families that never cross a link as themselves; `link` does, and `infer` in its routed form."""
+SCOPES = ("global", "local", "region")
+"""How far things go: `global` crosses every link, `region` those within a region, `local` none."""
+SERVER_FAMILIES = ("$JS.>", "$KV.>", "$OBJ.>", "$SYS.>", "$MQTT.>", "_R_.>", "_GR_.>")
+"""The server's own subjects, none of which may cross a link."""
+DISCOVERY = "$SRV.>"
+"""NATS micro discovery of agents; crosses links."""
 TOKEN_BYTES_MAX = 200
 """Longest escaped token: leaves room for nine tokens within a protocol line of 4 KiB."""
 
@@ -106,6 +116,19 @@ class Subjects:
         """Inference requests: at this site, or (with `site`) the routed form that crosses links."""
         return f"{self.mesh}.infer.{_pattern(agent)}" + ("" if site == "" else f".{_pattern(site)}")
 
+    def outcome(self, site: str | None, agent: str | None) -> str:
+        """What came of a decision, told by an application; stays at the site."""
+        return f"{self.mesh}.outcome.{_pattern(site)}.{_pattern(agent)}"
+
+    def family(self, name: str) -> str:
+        """Everything of one family, such as `telemetry` or `state`."""
+        return f"{self.mesh}.{escape(name)}.>"
+
+    @property
+    def everything(self) -> str:
+        """Every subject of the mesh."""
+        return f"{self.mesh}.>"
+
     def reject(self, site: str | None, agent: str | None) -> str:
         """What an agent refused and why; stays at the site."""
         return f"{self.mesh}.reject.{_pattern(site)}.{_pattern(agent)}"
@@ -126,24 +149,45 @@ class Subjects:
         """The supervisor's request to a replica to finish and leave; stays at the site."""
         return f"{self.mesh}.drain.{escape(site)}.{_pattern(agent)}.{'*' if index is None else index}"
 
-    def link(self, scope: str, sender: str, receiver: str, topic: str | None = None) -> str:
-        """Between neighbours, by scope; `topic` None is everything under it."""
+    def link(self, scope: str | None, sender: str | None, receiver: str | None, topic: str | None = None) -> str:
+        """Between neighbours, by scope; `topic` None is everything under it.
+
+        Subscribe with scope, sender and receiver named: a wider subscription is not carried across the link.
+        """
         tail = ">" if topic is None else escape(topic)
-        return f"{self.mesh}.link.{escape(scope)}.{escape(sender)}.{escape(receiver)}.{tail}"
+        return f"{self.mesh}.link.{_pattern(scope)}.{_pattern(sender)}.{_pattern(receiver)}.{tail}"
 
     def link_inbox(self, scope: str, sender: str, receiver: str) -> str:
         """Prefix of the replies `receiver` sends to `sender`'s link requests: itself a link subject."""
         return f"{self.mesh}.link.{escape(scope)}.{escape(receiver)}.{escape(sender)}.reply"
 
     @staticmethod
-    def inbox(site: str, client: str) -> str:
-        """Private inbox prefix of one client at a site."""
-        return f"_INBOX.{escape(site)}.{escape(client)}"
+    def inbox(site: str, role: str, client: str | None = None) -> str:
+        """Prefix of private inboxes: `_INBOX.<site>.<role>[.<client>]`, to be given to a client as its inbox prefix.
+
+        `role` is `site`, `replica`, `app` or `operator`. Because it is a token, a role may read its own inboxes and no
+        other's, and a link may carry answers to applications and operators only. An application's `client` is its
+        name, which its permissions demand; others choose one freely.
+        """
+        prefix = f"_INBOX.{escape(site)}.{escape(role)}"
+        return prefix if client is None else f"{prefix}.{escape(client)}"
 
     @staticmethod
-    def inboxes(site: str) -> str:
-        """All inboxes of a site."""
-        return f"_INBOX.{escape(site)}.>"
+    def inboxes(site: str, role: str | None = None, client: str | None = None) -> str:
+        """All inboxes of a site, of one role there, or of one client."""
+        if role is None:
+            return f"_INBOX.{escape(site)}.>"
+        return f"{Subjects.inbox(site, role, client)}.>"
+
+    @staticmethod
+    def jetstream(*tokens: str) -> str:
+        """A request to the site's own JetStream: `jetstream("STREAM", "INFO", "DECISIONS")`; `>` may end it."""
+        return ".".join(("$JS", "API", *(token if token == ">" else escape(token) for token in tokens)))
+
+    @staticmethod
+    def flow_control(stream: str) -> str:
+        """Answers of a push consumer's client to flow control of one stream."""
+        return f"$JS.FC.{escape(stream)}.>"
 
     def parse_decision(self, subject: str) -> DecisionSubject:
         """Names in a decision's subject; raises SubjectError."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 from mesh.errors import UnitError
@@ -20,7 +21,10 @@ def _parse(text: object, table: dict[str, float] | dict[str, int], kind: str, ex
     match = _NUMBER.match(text) if isinstance(text, str) else None
     if match is None or match[2] not in table:
         raise UnitError(text, kind, examples)
-    return round(float(match[1]) * table[match[2]], 12)
+    value = float(match[1]) * table[match[2]]
+    if not math.isfinite(value):
+        raise UnitError(text, kind, examples)
+    return round(value, 12)
 
 
 def parse_duration(text: object) -> float:
@@ -38,6 +42,12 @@ def parse_rate(text: object) -> float:
     return _parse(text, _BITS_PER_SECOND, "bandwidth", "100Mbit or 1Gbit")
 
 
+def _number(value: float) -> str:
+    """Without an exponent, which no unit may follow."""
+    short = f"{value:.12g}"
+    return short if "e" not in short else f"{value:.12f}".rstrip("0").rstrip(".")
+
+
 def format_size(size: int) -> str:
     """Bytes in the largest binary unit that divides them exactly (`300MiB`, `1536KiB`, `5B`)."""
     for unit in ("TiB", "GiB", "MiB", "KiB"):
@@ -50,5 +60,13 @@ def format_duration(seconds: float) -> str:
     """Seconds in the largest unit that keeps the number at 1 or above (`2s`, `18ms`, `1.5h`)."""
     for unit in ("d", "h", "m", "s", "ms"):
         if seconds >= _SECONDS[unit]:
-            return f"{seconds / _SECONDS[unit]:.12g}{unit}"
-    return f"{seconds / 1e-6:.12g}us"
+            return f"{_number(seconds / _SECONDS[unit])}{unit}"
+    return f"{_number(seconds / 1e-6)}us"
+
+
+def format_rate(bits_per_second: float) -> str:
+    """Bits per second in the largest unit that keeps the number at 1 or above (`1Gbit`, `2.5Mbit`)."""
+    for unit in ("Gbit", "Mbit", "kbit"):
+        if bits_per_second >= _BITS_PER_SECOND[unit]:
+            return f"{_number(bits_per_second / _BITS_PER_SECOND[unit])}{unit}"
+    return f"{_number(bits_per_second)}bit"

@@ -1,6 +1,6 @@
 """What a topology file may hold, as pydantic models; JSON Schema for editors is generated from them.
 
-Fields named in `later` sections of the design are refused by name in `check`, so a file never asks for what is not done.
+Fields of later work (`batch`, `escalate`) are refused by name in `check`, so a file never asks for what is not done.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
 
-from mesh.units import format_duration, format_size, parse_duration, parse_rate, parse_size
+from mesh.units import format_duration, format_rate, format_size, parse_duration, parse_rate, parse_size
 
 API_VERSION = "mesh/v1"
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}"
@@ -27,7 +27,7 @@ def _unit(parse: Any, kind: str, pattern: str, example: str, write: Any) -> tupl
 
 _DURATION = _unit(parse_duration, "a duration", r"^\d+(\.\d+)?\s*(us|µs|ms|s|m|h|d)$", "18ms", format_duration)
 _SIZE = _unit(parse_size, "a size", r"^\d+(\.\d+)?\s*([kMGT]?B|[KMGT]iB)$", "300MiB", format_size)
-_RATE = _unit(parse_rate, "a bandwidth", r"^\d+(\.\d+)?\s*[kMG]?bit$", "1Gbit", lambda bits: f"{bits:.12g}bit")
+_RATE = _unit(parse_rate, "a bandwidth", r"^\d+(\.\d+)?\s*[kMG]?bit$", "1Gbit", format_rate)
 
 Duration = Annotated[float, *_DURATION]
 """Seconds, written as `18ms`."""

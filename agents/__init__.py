@@ -1,0 +1,1 @@
+"""Agents of the demonstrations: what each one measures, forecasts and decides."""

@@ -1,0 +1,39 @@
+"""Which observations are news: neither repeated nor older than what the id showed before."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+from mesh.agent.observation import Reason, Rejected
+
+
+@dataclass
+class Freshness:
+    """Newest event time per id, for at most `ids_max` ids; the least recently seen is forgotten first."""
+
+    ids_max: int
+    _seen: OrderedDict[tuple[str, str], tuple[float, tuple[str, ...]]] = field(default_factory=OrderedDict)
+
+    def admit(self, kind: str, id: str, time: float, identity: str = "") -> None:
+        """Notes an observation; raises Rejected when it is late, or a duplicate.
+
+        Two observations of one id and time are duplicates when their `identity` is equal: telemetry has none, a
+        decision's is its event id.
+        """
+        key = (kind, id)
+        known = self._seen.get(key)
+        if known is not None:
+            newest, identities = known
+            if time < newest:
+                raise Rejected(Reason.LATE, f"{kind} {id}: {newest - time:.6g} s older than what is known")
+            if time == newest:
+                if identity in identities:
+                    raise Rejected(Reason.DUPLICATE, f"{kind} {id}: seen before for the same time")
+                self._seen[key] = (newest, (*identities, identity))
+                self._seen.move_to_end(key)
+                return
+        self._seen[key] = (time, (identity,))
+        self._seen.move_to_end(key)
+        if len(self._seen) > self.ids_max:
+            self._seen.popitem(last=False)

@@ -1,0 +1,145 @@
+"""An agent's private memory: typed, bounded, kept on the site's disk by the replica's shell.
+
+Nothing here writes: the shell takes what changed (`take_changes`) and gives back what was kept (`restore`).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import msgspec
+from pydantic import BaseModel, ValidationError
+
+from mesh.errors import AgentError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+Address = tuple[str, str]
+"""Name and key of an entry."""
+
+
+class Series:
+    """A bounded history of numbers by event time; the oldest goes first. Times are seconds since the Unix epoch."""
+
+    def __init__(self, length: int, points: Iterable[tuple[float, float]] = ()) -> None:
+        self.length = length
+        self._points: OrderedDict[float, float] = OrderedDict(points)
+        self._trim()
+
+    def __len__(self) -> int:
+        return len(self._points)
+
+    def __iter__(self) -> Iterator[tuple[float, float]]:
+        """(time, value) from the oldest to the newest."""
+        return iter(self._points.items())
+
+    @property
+    def last(self) -> tuple[float, float] | None:
+        """The newest (time, value)."""
+        return next(reversed(self._points.items()), None)
+
+    def values_by(self, step_s: float) -> dict[int, float]:
+        """Values by whole steps since the epoch, the newest of each step."""
+        return {int(time // step_s): value for time, value in self._points.items()}
+
+    def _append(self, time: float, value: float) -> None:
+        newest = self.last
+        self._points[time] = value
+        if newest is not None and time < newest[0]:
+            self._points = OrderedDict(sorted(self._points.items()))
+        self._trim()
+
+    def _trim(self) -> None:
+        while len(self._points) > self.length:
+            self._points.popitem(last=False)
+
+
+@dataclass
+class Memory:
+    """What one agent remembers: at most `entries_max` entries, the least recently written is forgotten first."""
+
+    entries_max: int = 100_000
+    _series: OrderedDict[Address, Series] = field(default_factory=OrderedDict)
+    _values: OrderedDict[Address, BaseModel | bytes] = field(default_factory=OrderedDict)
+    _changed: set[Address] = field(default_factory=set)
+
+    def series(self, name: str, key: str, *, length: int) -> Series:
+        """The history `name` of `key`, empty at first; read it, and write with `append`."""
+        found = self._series.get((name, key))
+        if found is None or found.length != length:
+            return Series(length, found or ())
+        return found
+
+    def append(self, name: str, key: str, time: float, value: float, *, length: int) -> Series:
+        """Adds one point to the history `name` of `key`, keeping the newest `length`; a known time is overwritten."""
+        if length < 1:
+            raise AgentError(f"a history of {length} points holds nothing", "give a length of at least 1")
+        address = (name, key)
+        series = self.series(name, key, length=length)
+        series._append(time, value)
+        self._series[address] = series
+        self._note(address, self._series)
+        return series
+
+    def get(self, name: str, key: str, model: type[Model]) -> Model | None:
+        """The value `name` of `key`, or None; one that was kept in another form counts as absent."""
+        found = self._values.get((name, key))
+        if isinstance(found, bytes):
+            try:
+                found = model.model_validate_json(found)
+            except ValidationError:
+                return None
+            self._values[(name, key)] = found
+        return found if isinstance(found, model) else None
+
+    def put(self, name: str, key: str, value: BaseModel) -> None:
+        """Remembers `value`, a pydantic model, replacing what was there."""
+        address = (name, key)
+        self._values[address] = value
+        self._note(address, self._values)
+
+    def keys(self, name: str) -> tuple[str, ...]:
+        """Keys that have a value or a history under `name`, sorted."""
+        both = (*self._series, *self._values)
+        return tuple(sorted({key for found, key in both if found == name}))
+
+    def _note(
+        self, address: Address, where: OrderedDict[Address, Series] | OrderedDict[Address, BaseModel | bytes]
+    ) -> None:
+        where.move_to_end(address)
+        self._changed.add(address)
+        if len(where) > self.entries_max:
+            self._changed.add(where.popitem(last=False)[0])
+
+    def take_changes(self) -> dict[Address, bytes | None]:
+        """Entries written since the last call, encoded; None where one was forgotten."""
+        changed, self._changed = self._changed, set()
+        return {address: self._encode(address) for address in changed}
+
+    def restore(self, entries: Iterable[tuple[Address, bytes]]) -> None:
+        """Takes back what `take_changes` gave; raises AgentError on bytes that it never gave."""
+        for address, payload in entries:
+            try:
+                length, points, value = msgspec.msgpack.decode(payload, type=_Entry)
+            except msgspec.MsgspecError as error:
+                raise AgentError(
+                    f"the memory entry {address[0]!r} of {address[1]!r} cannot be read",
+                    "delete the replica's memory file to start without history",
+                ) from error
+            if length:
+                self._series[address] = Series(length, points)
+            if value is not None:
+                self._values[address] = value
+
+    def _encode(self, address: Address) -> bytes | None:
+        series, value = self._series.get(address), self._values.get(address)
+        if series is None and value is None:
+            return None
+        kept = value.model_dump_json().encode() if isinstance(value, BaseModel) else value
+        return msgspec.msgpack.encode((series.length if series else 0, list(series or ()), kept))
+
+
+_Entry = tuple[int, list[tuple[float, float]], bytes | None]

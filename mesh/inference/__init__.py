@@ -1,0 +1,1 @@
+"""ONNX models loaded and run; the only importer of onnxruntime."""

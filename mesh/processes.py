@@ -1,0 +1,99 @@
+"""Processes that outlive those who started them, and are found again by a mark in their environment.
+
+A pid alone proves nothing, since numbers are reused. Every process is started with `MESH_PROCESS=<mark>`, which its
+children inherit, so that a mark finds a Ray head together with its daemons and workers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+MARK = "MESH_PROCESS"
+_PROC = Path("/proc")
+
+
+@dataclass(frozen=True)
+class Process:
+    """A living process and the mark it was found by."""
+
+    pid: int
+    mark: str
+
+    def verified(self) -> bool:
+        """Whether the process still lives and still carries the mark."""
+        return _carries(self.pid, self.mark)
+
+    def signal(self, number: signal.Signals) -> bool:
+        """Signals it unless it is gone, or its number belongs to another process by now; tells whether it did."""
+        try:
+            descriptor = os.pidfd_open(self.pid)
+        except OSError:
+            return False
+        try:
+            if not self.verified():
+                return False
+            signal.pidfd_send_signal(descriptor, number)
+        except ProcessLookupError:
+            return False
+        finally:
+            os.close(descriptor)
+        return True
+
+    async def gone(self, deadline_s: float) -> bool:
+        """Waits up to `deadline_s` for its end; tells whether it ended."""
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + deadline_s
+        while self.verified():
+            if loop.time() >= ends:
+                return False
+            await asyncio.sleep(0.02)
+        return True
+
+
+def launch(
+    arguments: Sequence[str], mark: str, log: Path, environment: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """Starts a process in a session of its own, so that it survives its parent; its output goes to `log`."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            list(arguments),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **(environment or {}), MARK: mark},
+            start_new_session=True,
+        )
+
+
+def marked(mark: str) -> list[Process]:
+    """Living processes that carry `mark`, the oldest number first; not the caller itself."""
+    numbers = sorted(int(entry.name) for entry in _PROC.iterdir() if entry.name.isdigit())
+    return [Process(pid, mark) for pid in numbers if pid != os.getpid() and _carries(pid, mark)]
+
+
+async def end_marked(mark: str, deadline_s: float) -> int:
+    """Ends every process that carries `mark`: SIGTERM, then SIGKILL at the deadline; returns how many there were."""
+    found = await asyncio.to_thread(marked, mark)
+    for process in found:
+        process.signal(signal.SIGTERM)
+    ends = asyncio.get_running_loop().time() + deadline_s
+    for process in found:
+        if not await process.gone(max(0.0, ends - asyncio.get_running_loop().time())):
+            process.signal(signal.SIGKILL)
+            await process.gone(1.0)
+    return len(found)
+
+
+def _carries(pid: int, mark: str) -> bool:
+    try:
+        variables = (_PROC / str(pid) / "environ").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return f"{MARK}={mark}".encode() in variables

@@ -1,0 +1,1 @@
+"""Replicas: agents running as Ray actors, and the Ray clusters they run on."""

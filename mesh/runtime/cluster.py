@@ -1,0 +1,152 @@
+"""A connection to one Ray cluster: what it has, which replicas it runs, how one is started and ended.
+
+Ray's calls block, so they run in one thread; the event loop never waits for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import ray
+import ray.exceptions
+
+from mesh.errors import RayError
+from mesh.placement import Node, Placed
+from mesh.runtime.actor import ReplicaActor
+from mesh.runtime.ray_head import environment
+from mesh.runtime.spec import ReplicaSpec
+
+T = TypeVar("T")
+
+CONNECT_DEADLINE_S = 30.0
+"""With a wrong token Ray waits for ever."""
+CALL_DEADLINE_S = 20.0
+"""A call that takes longer means that the head is away."""
+CONCURRENCY = 16
+"""Calls an actor takes at once; the data path does not pass through Ray."""
+
+
+def namespace(mesh: str) -> str:
+    """Ray namespace of a mesh, in which replicas are named."""
+    return f"mesh-{mesh}"
+
+
+class Cluster:
+    """Made by `join`; one per process, since Ray allows one connection per process."""
+
+    def __init__(self, address: str, mesh: str) -> None:
+        self.address = address
+        self._namespace = namespace(mesh)
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ray")
+
+    async def join(self, token: Path | None) -> None:
+        """Connects; raises RayError when the cluster is away or refuses the token."""
+        if token is not None:
+            os.environ.update(environment(token))
+        try:
+            await self._call(self._init, CONNECT_DEADLINE_S)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            first = str(error).strip().splitlines()[0]
+            raise RayError(f"the Ray cluster at {self.address} cannot be joined ({first})", "check `ray`") from error
+
+    def _init(self) -> None:
+        ray.init(
+            address=self.address,
+            namespace=self._namespace,
+            log_to_driver=False,
+            configure_logging=False,
+            include_dashboard=False if self.address == "local" else None,
+        )
+
+    async def nodes(self) -> tuple[Node, ...]:
+        """Living nodes with their labels and total resources."""
+        found = await self._call(ray.nodes)
+        return tuple(
+            Node(
+                dict(node.get("Labels") or {}),
+                float(node["Resources"].get("CPU", 0.0)),
+                float(node["Resources"].get("memory", 0.0)),
+                float(node["Resources"].get("GPU", 0.0)),
+            )
+            for node in found
+            if node["Alive"]
+        )
+
+    async def running(self, site: str) -> dict[str, str]:
+        """Names of the site's replicas on this cluster with the digests of what they run; "" for one that is mute."""
+        named = await self._call(lambda: ray.util.list_named_actors(all_namespaces=True))
+        prefix = f"{site}/"
+        names = [n["name"] for n in named if n["namespace"] == self._namespace and n["name"].startswith(prefix)]
+        return {name: await self._call(lambda name=name: self._digest(name)) for name in sorted(names)}
+
+    def _digest(self, name: str) -> str:
+        try:
+            actor = ray.get_actor(name, namespace=self._namespace)
+            return str(ray.get(actor.spec_digest.remote(), timeout=3.0))
+        except (ValueError, ray.exceptions.RayError):
+            return ""
+
+    async def start(self, placed: Placed, spec: ReplicaSpec) -> None:
+        """Asks for the replica; it tells by its heartbeat when it is ready. Raises RayError when Ray refuses."""
+        await self._call(lambda: self._start(placed, spec))
+
+    def _start(self, placed: Placed, spec: ReplicaSpec) -> None:
+        needs = placed.spec.resources
+        options: dict[str, Any] = {
+            "name": placed.name,
+            "namespace": self._namespace,
+            "lifetime": "detached",
+            "max_restarts": -1,
+            "max_concurrency": CONCURRENCY,
+            "num_cpus": needs.cpus,
+            "num_gpus": needs.gpus or None,
+            "memory": needs.memory,
+            "label_selector": dict(placed.label_selector),
+        }
+        ray.remote(ReplicaActor).options(**options).remote(spec)
+
+    async def replace(self, name: str) -> None:
+        """Kills the replica's process; Ray starts it again. For one that is stuck."""
+        await self._call(lambda: self._kill(name, no_restart=False))
+
+    async def end(self, name: str, leave: bool) -> None:
+        """Ends the replica for good: asks it to `leave` when it has drained, else kills it."""
+        await self._call(lambda: self._leave(name) if leave else self._kill(name, no_restart=True))
+
+    def _leave(self, name: str) -> None:
+        try:
+            actor = ray.get_actor(name, namespace=self._namespace)
+            ray.get(actor.leave.remote(), timeout=3.0)
+        except ray.exceptions.GetTimeoutError:
+            self._kill(name, no_restart=True)
+        except (ValueError, ray.exceptions.RayActorError):
+            return  # gone, which is what was asked for
+
+    def _kill(self, name: str, no_restart: bool) -> None:
+        try:
+            ray.kill(ray.get_actor(name, namespace=self._namespace), no_restart=no_restart)
+        except ValueError:
+            return  # there is no such actor any more
+
+    async def aclose(self) -> None:
+        """Disconnects; detached replicas go on."""
+        await self._call(ray.shutdown)
+        self._thread.shutdown(wait=False)
+
+    async def _call(self, work: Callable[[], T], deadline_s: float = CALL_DEADLINE_S) -> T:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(deadline_s):
+                return await loop.run_in_executor(self._thread, work)
+        except TimeoutError as error:
+            raise RayError(
+                f"the Ray cluster at {self.address} did not answer within {deadline_s:.0f} s",
+                "check that it runs and that the token is the cluster's own",
+            ) from error
+        except ray.exceptions.RayError as error:
+            raise RayError(f"the Ray cluster at {self.address} failed ({error})", "see its logs") from error

@@ -1,0 +1,171 @@
+"""A Ray head as a process of its own, which outlives whoever started it.
+
+Ray listens on all interfaces whatever address it is told; the token guards it (docs/operations.md says so to
+operators). Nodes are addressed by 127.0.0.2, because Ray replaces 127.0.0.1 by an outside address.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from mesh.errors import RayError
+from mesh.fabric.machine import read_machine, update_machine, write_atomically
+from mesh.folder import StateFolder
+from mesh.placement import LABEL_VALUE, site_label
+from mesh.processes import Process, end_marked, launch
+from mesh.topology.model import Topology
+
+NODE_IP = "127.0.0.2"
+READY_DEADLINE_S = 40.0
+"""A head takes 4–8 s on an idle machine and several times that on a busy one."""
+STOP_DEADLINE_S = 15.0
+OBJECT_STORE_BYTES = 100 * 2**20
+"""Replicas exchange nothing through Ray's object store; Ray asks for at least 75 MiB."""
+_PORT_NAMES = (
+    "port",
+    "node-manager-port",
+    "object-manager-port",
+    "dashboard-agent-listen-port",
+    "dashboard-agent-grpc-port",
+    "runtime-env-agent-port",
+    "metrics-export-port",
+)
+_WORKER_PORTS = 400
+"""Ports set aside for workers; each replica and driver takes one."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """A running head: where it is, and the short temporary folder it keeps its sockets in."""
+
+    address: str
+    pid: int
+    temp: str
+
+
+def environment(token: Path) -> dict[str, str]:
+    """The variables that Ray's processes and drivers need."""
+    return {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "2",
+        "RAY_prestart_worker_first_driver": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    }
+
+
+def ensure_token(folder: StateFolder) -> Path:
+    """The file with the token that guards this machine's Ray clusters, made when missing (mode 0600)."""
+    if not folder.ray_token.exists():
+        write_atomically(folder.ray_token, secrets.token_hex(32), mode=0o600)
+    return folder.ray_token
+
+
+def running_head(folder: StateFolder, key: str) -> Head | None:
+    """The head that was started under `key`, if its process lives."""
+    known = read_machine(folder).get("ray", {}).get(key)
+    if known is None:
+        return None
+    head = Head(**known)
+    return head if Process(head.pid, head.temp).verified() else None
+
+
+async def start_head(folder: StateFolder, topology: Topology, sites: tuple[str, ...], key: str, log: Path) -> Head:
+    """Starts a head that carries the labels of `sites` and what they may spend, or finds the one already there.
+
+    `key` names it in `machine.json`. Raises RayError with the last line of its log when it does not come up.
+    """
+    found = running_head(folder, key)
+    if found is not None:
+        return found
+    await clear_head(folder, key)
+    token = ensure_token(folder)
+    temp = tempfile.mkdtemp(prefix="mesh-ray-")
+    ports = _free_ports(len(_PORT_NAMES))
+    first_worker = _free_block(_WORKER_PORTS, set(ports))
+    capacities = [topology.sites[site].capacity for site in sites]
+    labels = ",".join(f"{site_label(topology.mesh, site)}={LABEL_VALUE}" for site in sites)
+    arguments = [
+        sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block",
+        f"--node-ip-address={NODE_IP}", "--include-dashboard=false", "--disable-usage-stats",
+        f"--temp-dir={temp}", f"--labels={labels}",
+        f"--num-cpus={max(1, round(sum(c.cpus for c in capacities)))}",
+        f"--num-gpus={round(sum(c.gpus for c in capacities))}",
+        f"--memory={sum(c.memory for c in capacities)}",
+        f"--object-store-memory={OBJECT_STORE_BYTES}",
+        f"--min-worker-port={first_worker}", f"--max-worker-port={first_worker + _WORKER_PORTS - 1}",
+        *(f"--{name}={port}" for name, port in zip(_PORT_NAMES, ports, strict=True)),
+    ]  # fmt: skip
+    log.unlink(missing_ok=True)
+    process = await asyncio.to_thread(launch, arguments, temp, log, environment(token))
+    head = Head(f"{NODE_IP}:{ports[0]}", process.pid, temp)
+    update_machine(folder, lambda machine: machine.setdefault("ray", {}).update({key: asdict(head)}))
+    await _ready(process, log)
+    return head
+
+
+async def _ready(process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = asyncio.get_running_loop().time() + READY_DEADLINE_S
+    while b"Ray runtime started" not in log.read_bytes():
+        if process.poll() is not None:
+            last = log.read_text(errors="replace").strip().splitlines()[-1:]
+            raise RayError(f"the Ray head ended at once ({' '.join(last)})", f"see {log}")
+        if asyncio.get_running_loop().time() > deadline:
+            raise RayError(f"the Ray head was not ready after {READY_DEADLINE_S:.0f} s", f"see {log}")
+        await asyncio.sleep(0.05)
+
+
+async def stop_head(folder: StateFolder, key: str) -> None:
+    """Stops the head under `key` with its workers and removes its temporary folder; nothing to do is no error."""
+    head = running_head(folder, key)
+    if head is not None:
+        process = Process(head.pid, head.temp)
+        process.signal(signal.SIGTERM)
+        if not await process.gone(STOP_DEADLINE_S):
+            process.signal(signal.SIGKILL)
+    await clear_head(folder, key)
+
+
+async def clear_head(folder: StateFolder, key: str) -> None:
+    """Ends what a killed head under `key` left behind and removes its temporary folder."""
+    known = read_machine(folder).get("ray", {}).get(key)
+    if known is None:
+        return
+    temp = Head(**known).temp
+    await end_marked(temp, 2.0)
+    await asyncio.to_thread(shutil.rmtree, temp, ignore_errors=True)
+    update_machine(folder, lambda machine: machine.get("ray", {}).pop(key, None))
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports that are free now; Ray takes them within the second."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("", 0))
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+def _free_block(size: int, taken: set[int]) -> int:
+    """First port of a block in which the first is free and none is in `taken`; Ray skips single ports in use."""
+    for _ in range(200):
+        first = 32_768 + secrets.randbelow(60_000 - 32_768 - size)
+        if taken.isdisjoint(range(first, first + size)):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", first)) != 0:
+                    return first
+    raise RayError("no block of free ports was found for Ray's workers", "close other servers on this machine")

@@ -1,0 +1,1 @@
+"""Connections to NATS; the only importer of nats-py."""
