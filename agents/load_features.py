@@ -63,12 +63,8 @@ def load_features(history: Mapping[int, float], hour: int) -> npt.NDArray[np.flo
     """
     newest = history.get(hour)
     if newest is None or not np.isfinite(newest):
-        raise ValueError(
-            f"the history has no finite load for hour {hour}; pass the newest observed hour"
-        )
-    window = np.array(
-        [history.get(hour - age, np.nan) for age in range(HISTORY_HOURS)], dtype=np.float64
-    )
+        raise ValueError(f"the history has no finite load for hour {hour}; pass the newest observed hour")
+    window = np.array([history.get(hour - age, np.nan) for age in range(HISTORY_HOURS)], dtype=np.float64)
     features: npt.NDArray[np.float32] = _features(window[None, :], np.array([hour]))[0]
     return features
 

@@ -122,9 +122,7 @@ def event_id(origin: Origin, type_: str, key: str, basis: Basis, ordinal: int) -
     return sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
-def cloud_event(
-    origin: Origin, decision: Decision, key: str, basis: Basis, now: float, ordinal: int = 0
-) -> CloudEvent:
+def cloud_event(origin: Origin, decision: Decision, key: str, basis: Basis, now: float, ordinal: int = 0) -> CloudEvent:
     """The envelope of `decision`, made at wall time `now` (seconds); `ordinal` tells decisions on one input apart."""
     type_ = type_of(type(decision))
     return CloudEvent(

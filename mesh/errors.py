@@ -132,3 +132,7 @@ class NotRunningError(MeshError):
 
     def __init__(self, what: str, where: str) -> None:
         super().__init__(f"{what} is not running (looked in {where})", "start it with 'mesh up FILE'")
+
+
+class TelemetryError(MeshError):
+    """Raised when a source of telemetry cannot be opened."""

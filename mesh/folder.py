@@ -1,11 +1,11 @@
 """Where a mesh keeps its files on one machine: names only, nothing is read or written here.
 
-    <root>/                      .mesh/<mesh> in the working folder unless --state names another
-      machine.json               ports, Ray address, epoch of the replay: what `mesh up` decided once
-      ray-token                  token that guards the Ray clusters of this machine
-      keys/<identity>.nk         nkey seeds, mode 0600
-      credentials/               what `mesh credentials app` wrote
-      sites/<site>/              one folder per site: nats.conf, uplink.conf, jetstream/, logs, process ids, memory/
+<root>/                      .mesh/<mesh> in the working folder unless --state names another
+  machine.json               ports, Ray address, epoch of the replay: what `mesh up` decided once
+  ray-token                  token that guards the Ray clusters of this machine
+  keys/<identity>.nk         nkey seeds, mode 0600
+  credentials/               what `mesh credentials app` wrote
+  sites/<site>/              one folder per site: nats.conf, uplink.conf, jetstream/, logs, process ids, memory/
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ SITE_FAMILIES = (
 """Families that never cross a link as themselves; `link` does, and `infer` in its routed form."""
 SCOPES = ("global", "local", "region")
 """How far things go: `global` crosses every link, `region` those within a region, `local` none."""
-SERVER_FAMILIES = ("$JS.>", "$KV.>", "$OBJ.>", "$SYS.>", "$MQTT.>", "_R_.>", "_GR_.>")
+SERVER_FAMILIES = ("$JS.>", "$KV.>", "$O.>", "$SYS.>", "$MQTT.>", "_R_.>", "_GR_.>")
 """The server's own subjects, none of which may cross a link."""
 DISCOVERY = "$SRV.>"
 """NATS micro discovery of agents; crosses links."""
@@ -152,7 +152,7 @@ class Subjects:
     def link(self, scope: str | None, sender: str | None, receiver: str | None, topic: str | None = None) -> str:
         """Between neighbours, by scope; `topic` None is everything under it.
 
-        Subscribe with scope, sender and receiver named: a wider subscription is not carried across the link.
+        Subscribe with scope, sender and receiver named: permissions allow no wider form.
         """
         tail = ">" if topic is None else escape(topic)
         return f"{self.mesh}.link.{_pattern(scope)}.{_pattern(sender)}.{_pattern(receiver)}.{tail}"

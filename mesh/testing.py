@@ -28,6 +28,9 @@ from mesh.errors import UsageError
 from mesh.inference.onnx_model import load_model
 from mesh.settings import ReplicaSettings
 
+Given = BaseModel | CloudEvent | Mapping[str, Any] | bytes
+"""An observation in any form `run` takes."""
+
 
 @dataclass
 class Run:
@@ -45,7 +48,7 @@ class Run:
 
 def run(
     agent: type[Agent],
-    observations: Iterable[BaseModel | Mapping[str, Any] | bytes],
+    observations: Iterable[Given],
     *,
     model: str | Path | Model | None = None,
     parameters: Mapping[str, Parameter] | None = None,
@@ -56,7 +59,8 @@ def run(
 ) -> Run:
     """Runs `agent` over `observations` in order and returns what it decided and what was refused.
 
-    An observation is an instance of the observed model, a mapping (as its JSON would be) or raw bytes. Time is
+    An observation is an instance of the observed model, a mapping (as its JSON would be) or raw bytes; where decisions
+    are observed, give them or the `events` of another run. Time is
     virtual: the clock stands at each observation's event time, and `@every` methods fire as it passes. `model` is an
     `.onnx` file or anything with the methods of `mesh.agent.model.Model`. Usable in notebooks, where a loop is running.
     """
@@ -80,20 +84,23 @@ class _Replay:
     result: Run
     due: dict[str, float] = field(default_factory=dict)
 
-    async def all(self, observations: Iterable[BaseModel | Mapping[str, Any] | bytes]) -> None:
+    async def all(self, observations: Iterable[Given]) -> None:
         for observation in observations:
             try:
                 accepted = self._accept(observation)
                 await self._tick_until(accepted.observed.time)
-                self.dispatcher.admit(accepted)
+                identity = accepted.input_digest if accepted.handler.takes_decisions else ""
+                self.dispatcher.admit(accepted, identity)
                 self.result.events += await self.dispatcher.decide(accepted)
             except Rejected as rejected:
                 self.result.rejections.append(rejected)
 
-    def _accept(self, observation: BaseModel | Mapping[str, Any] | bytes) -> Accepted:
+    def _accept(self, observation: Given) -> Accepted:
         dispatcher = self.dispatcher
         if isinstance(observation, Decision):
-            return dispatcher.accept_decision("test", self._as_event(observation))
+            observation = self._as_event(observation)
+        if isinstance(observation, CloudEvent):
+            return dispatcher.accept_decision(observation.source.split("/")[-2], encode_event(observation))
         kinds = [kind for kind, decisions in dispatcher.observes if not decisions]
         if isinstance(observation, Observation):
             kinds = [k for k in kinds if isinstance(observation, dispatcher.observes[(k, False)].model)]
@@ -110,11 +117,11 @@ class _Replay:
             payload = msgspec.json.encode(observation)
         return dispatcher.accept_telemetry(kinds[0], payload)
 
-    def _as_event(self, decision: Decision) -> bytes:
+    def _as_event(self, decision: Decision) -> CloudEvent:
         now = self.clock.now()
         origin = Origin("test", "edge", "test", "test")
         basis = Basis(digest(decision.model_dump_json().encode()), iso(now))
-        return encode_event(cloud_event(origin, decision, "test", basis, now))
+        return cloud_event(origin, decision, "test", basis, now)
 
     async def _tick_until(self, now: float) -> None:
         for handler in self.dispatcher.clocked:

@@ -93,9 +93,7 @@ def fit(samples: Samples, settings: Settings) -> Model:
     for one in np.unique(week):
         out = week == one
         residual[out] = ready.y[out] - _value_head(ready.only(~out), settings)(ready.x[out])
-    return Model(
-        mean, inverse, _value_head(ready, settings), _spread_head(ready.x, residual, settings)
-    )
+    return Model(mean, inverse, _value_head(ready, settings), _spread_head(ready.x, residual, settings))
 
 
 def _value_head(samples: Samples, settings: Settings) -> Perceptron:
@@ -151,10 +149,7 @@ def onnx_model(model: Model, metadata: Mapping[str, str]) -> onnx.ModelProto:
         nodes,
         "cell-load",
         [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", len(FEATURES)])],
-        [
-            helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 1])
-            for name in ("value", "spread")
-        ],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 1]) for name in ("value", "spread")],
         [numpy_helper.from_array(np.ascontiguousarray(t), n) for n, t in tensors.items()],
     )
     proto = helper.make_model(
@@ -251,6 +246,7 @@ def build(data: milan.Milan, settings: Settings) -> tuple[bytes, dict[str, Any]]
     model = fit(samples, settings)
     metrics: dict[str, Any] = {
         "definition": "pooled RMSE in counts over the mean count, one hour ahead, all cells",
+        "normalisation": "each cell by its own 99th percentile over the training period",
         "test_period": "2013-12-13 00:00 to 2013-12-19 23:00 local time (+01:00)",
         "cells": len(data.ids),
         **scores(onnx_model(model, {}).SerializeToString(), data, test),

@@ -56,9 +56,7 @@ def autocorrelation(series: FloatArray, lag: int) -> float:
     return float(np.mean(centred[:, lag:] * centred[:, :-lag]) / np.mean(centred**2))
 
 
-def statistics(
-    percent: FloatArray, first_hour: int, near: npt.NDArray[np.bool_]
-) -> dict[str, float]:
+def statistics(percent: FloatArray, first_hour: int, near: npt.NDArray[np.bool_]) -> dict[str, float]:
     """Figures that a generated population should share with a measured one.
 
     `percent` is [cells, hours] (at least two whole weeks); `near` [cells, cells] marks neighbours.

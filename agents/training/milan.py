@@ -67,10 +67,6 @@ def column(at: datetime) -> int:
 
 def read_milan(folder: Path) -> Milan:
     """Read the data set from `folder`. Raises TableError when a file is missing or malformed."""
-    table = from_wide(
-        folder / "matrixTS.csv", folder / "ID_labels.csv", start=START, step=HOUR, field="load"
-    )
+    table = from_wide(folder / "matrixTS.csv", folder / "ID_labels.csv", start=START, step=HOUR, field="load")
     counts, before = table.values["load"], slice(0, column(TEST_START))
-    return Milan(
-        table.ids, counts, percent_of_p99(counts, before), p99(counts, before), table.dropped
-    )
+    return Milan(table.ids, counts, percent_of_p99(counts, before), p99(counts, before), table.dropped)

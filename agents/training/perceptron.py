@@ -73,9 +73,7 @@ def train(x: Array, gradient: Gradient, settings: Settings, start: float = 0.0) 
     return average([_member(x, gradient, settings, start, np.random.default_rng(s)) for s in seeds])
 
 
-def _member(
-    x: Array, gradient: Gradient, settings: Settings, start: float, rng: np.random.Generator
-) -> Perceptron:
+def _member(x: Array, gradient: Gradient, settings: Settings, start: float, rng: np.random.Generator) -> Perceptron:
     rows, inputs = x.shape
     batch = min(settings.batch, rows)
     steps = settings.epochs * (rows // batch)

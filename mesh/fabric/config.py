@@ -180,13 +180,14 @@ def _account(topology: Topology, site: str, identities: Identities) -> list[str]
 
 
 def _user(what: str, identity: Identity, allowed: Permissions, connection: str) -> list[str]:
+    deny = f", deny: {_list(allowed.deny)}" if allowed.deny else ""
     lines = [
         f"{{ # {what}",
         f"  nkey: {_quote(identity.public)}",
         f"  allowed_connection_types: [{_quote(connection)}]",
         "  permissions {",
-        f"    publish: {{allow: {_list(allowed.publish)}}}",
-        f"    subscribe: {{allow: {_list(allowed.subscribe)}}}",
+        f"    publish: {{allow: {_list(allowed.publish)}{deny}}}",
+        f"    subscribe: {{allow: {_list(allowed.subscribe)}{deny}}}",
     ]
     if allowed.allow_responses:
         lines.append(f"    allow_responses: {{max: 1, expires: {_quote(_RESPONSE_EXPIRES)}}}")

@@ -3,13 +3,13 @@
 Inboxes are `_INBOX.<site>.<role>.<client>…` (`Subjects.inbox`), so a replica cannot read what the site process or an
 application was answered, and a link carries answers to the roles that may ask across it and to no other.
 
-Two things allow-lists do not stop: nats-server lets `$JS.ACK.>`, `_R_.>` and `_GR_.>` pass the permissions of a leaf
-connection. So no consumer of the mesh may rely on acknowledgements: all have `ack_policy: none` and keep their own
-cursor, and then a `+NXT` or an acknowledgement from a hostile child has no effect.
+nats-server's own exceptions, tried with 2.15.1: on a leaf connection `$MQTT.>` passes every allow-list, but not a
+deny-list, so a leaf's permissions carry one; `$JS.ACK.>` and `_R_.>` pass both (and `_GR_.>` when the child claims to be
+a hub). So no consumer of the mesh may rely on acknowledgements: all have `ack_policy: none` and keep their own cursor,
+and then a `+NXT` or an acknowledgement from a hostile child has no effect.
 
-A link's allow-list admits a subscription only when it lies wholly within an allowed subject. So whoever listens to a
-link names scope, sender and receiver (`Subjects.link`); the roles here are given no wider form, because a wider
-subscription would be accepted at the site and never cross the link.
+Whoever listens to a link names scope, sender and receiver (`Subjects.link`), and the roles here are given exactly those:
+what a link would not carry is refused at the site, with an error, rather than silently not arriving.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ class Permissions:
     """Subjects it may subscribe to; for a leaf, what the child may receive."""
     allow_responses: bool
     """Whether it may answer, once, to the reply subject of a request it received."""
+    deny: tuple[str, ...] = ()
+    """Refused both ways in spite of the allow-lists; for a leaf, what nats-server would let pass them."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ def application(subjects: Subjects, topology: Topology, site: str, name: str) ->
             DISCOVERY,
             subjects.jetstream("INFO"),
             subjects.jetstream("STREAM", "INFO", STREAM),
+            subjects.jetstream("CONSUMER", "CREATE", STREAM),
             subjects.jetstream("CONSUMER", "CREATE", STREAM, ">"),
             subjects.jetstream("CONSUMER", "INFO", STREAM, ">"),
             subjects.jetstream("CONSUMER", "MSG", "NEXT", STREAM, ">"),
@@ -165,45 +168,42 @@ def leaf(subjects: Subjects, topology: Topology, child: str) -> Permissions:
             *(subjects.inboxes(name, role) for name in inside for role in ASKING_ROLES),
         ),
         allow_responses=False,
+        deny=SERVER_FAMILIES,
     )
 
 
 def uplink_denials(subjects: Subjects, topology: Topology, child: str) -> Denials:
     """What the child's server refuses by itself, so that it need not trust its parent.
 
-    nats-server knows only deny-lists here, so they name every family that must not cross. Raises ValueError when
-    `child` is the root.
+    nats-server knows only deny-lists here, so they name every family that must not cross. It tells its `deny_imports`
+    to the parent, where they stop both directions (seen with 2.15.1); so they hold what crosses neither way, and what
+    may only go up could come down from a hostile parent: there no role of the child's site may subscribe to it.
+    Raises ValueError when `child` is the root.
     """
     above = parent(topology, child)
     if above is None:
         raise ValueError(f"{child} has no uplink")
     everyone = sorted(topology.sites)
     inside = subtree(topology, child)
-    outside = [name for name in everyone if name not in inside]
+    others = [name for name in everyone if name not in (child, above)]
     silent = [role for role in INBOX_ROLES if role not in ASKING_ROLES]
     crossing = scopes(topology, child, above)
     never = (
         *(subjects.family(name) for name in SITE_FAMILIES),
         subjects.infer(None),
         *(subjects.link(scope, None, None) for scope in SCOPES if scope not in crossing),
+        *(subjects.link(None, name, None) for name in others),
+        *(subjects.link(None, None, name) for name in others),
+        *(subjects.inboxes(name, role) for name in everyone for role in silent),
         *SERVER_FAMILIES,
     )
     return Denials(
-        imports=(
-            *never,
-            *(subjects.link(None, None, name) for name in everyone if name != child),
-            *(subjects.link(None, name, None) for name in everyone if name != above),
-            *(subjects.infer(None, name) for name in outside),
-            *(subjects.inboxes(name) for name in outside),
-            *(subjects.inboxes(name, role) for name in inside for role in silent),
-        ),
+        imports=never,
         exports=(
             *never,
-            *(subjects.link(None, name, None) for name in everyone if name != child),
-            *(subjects.link(None, None, name) for name in everyone if name != above),
+            subjects.link(None, above, child),
             *(subjects.infer(None, name) for name in inside),
-            *(subjects.inboxes(name) for name in inside),
-            *(subjects.inboxes(name, role) for name in outside for role in silent),
+            *(subjects.inboxes(name, role) for name in inside for role in ASKING_ROLES),
         ),
     )
 

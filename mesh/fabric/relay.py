@@ -83,7 +83,7 @@ class Relay:
         """Listens on loopback; raises PortInUseError."""
         try:
             self._server = await asyncio.start_server(
-                self._serve, LOOPBACK, self._listen_port, limit=_CHUNK_BYTES, reuse_address=True
+                self._accept, LOOPBACK, self._listen_port, limit=_CHUNK_BYTES, reuse_address=True
             )
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
@@ -120,17 +120,19 @@ class Relay:
     def _count_down(self, size: int) -> None:
         self._down += size
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        if task is None or len(self._connections) >= _CONNECTIONS_MAX:
-            writer.close()
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._connections) >= _CONNECTIONS_MAX:
+            writer.transport.abort()
             return
-        task.set_name(f"relay {self._listen_port} to {self._target[1]}")
+        name = f"relay: {self._listen_port} to {self._target[1]}"
+        task = asyncio.create_task(self._serve(reader, writer), name=name)
         self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await self._carry(reader, writer)
         finally:
-            self._connections.discard(task)
             writer.transport.abort()
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

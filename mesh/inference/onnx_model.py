@@ -28,7 +28,9 @@ WARM_RUNS = 20
 """Enough for lazy allocations to settle; the median of them decides whether runs stay on the loop."""
 
 _DTYPES: dict[str, type[np.generic]] = {
-    "tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(int64)": np.int64,
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+    "tensor(int64)": np.int64,
 }
 
 _LOAD_ERRORS = (

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 class ReplicaActor:
     """Resumes by itself: a restart by Ray runs `__init__` again with the same spec.
 
-    After `drain` the actor leaves for good; when the replica fails the process ends and Ray starts it anew.
+    After `leave` it is gone for good; when the replica fails the process ends and Ray starts it anew.
     """
 
     def __init__(self, spec: ReplicaSpec) -> None:
@@ -32,8 +32,9 @@ class ReplicaActor:
         return self._replica.health.spec
 
     async def leave(self) -> None:
-        """Ends the actor without restart; call it when the replica has drained."""
-        await asyncio.wait({self._serving}, timeout=1.0)
+        """Drains the replica and ends the actor without restart."""
+        self._replica.leave()
+        await asyncio.wait({self._serving})
         ray.actor.exit_actor()  # type: ignore[no-untyped-call]
 
 

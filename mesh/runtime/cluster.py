@@ -27,6 +27,8 @@ CONNECT_DEADLINE_S = 30.0
 """With a wrong token Ray waits for ever."""
 CALL_DEADLINE_S = 20.0
 """A call that takes longer means that the head is away."""
+LEAVE_DEADLINE_S = 8.0
+"""A replica drains for at most twice its acknowledgement timeout."""
 CONCURRENCY = 16
 """Calls an actor takes at once; the data path does not pass through Ray."""
 
@@ -79,10 +81,12 @@ class Cluster:
 
     async def running(self, site: str) -> dict[str, str]:
         """Names of the site's replicas on this cluster with the digests of what they run; "" for one that is mute."""
-        named = await self._call(lambda: ray.util.list_named_actors(all_namespaces=True))
-        prefix = f"{site}/"
-        names = [n["name"] for n in named if n["namespace"] == self._namespace and n["name"].startswith(prefix)]
-        return {name: await self._call(lambda name=name: self._digest(name)) for name in sorted(names)}
+        return await self._call(lambda: self._running(f"{site}/"))
+
+    def _running(self, prefix: str) -> dict[str, str]:
+        named = ray.util.list_named_actors(all_namespaces=True)
+        ours = (actor["name"] for actor in named if actor["namespace"] == self._namespace)
+        return {name: self._digest(name) for name in sorted(ours) if name.startswith(prefix)}
 
     def _digest(self, name: str) -> str:
         try:
@@ -114,18 +118,21 @@ class Cluster:
         """Kills the replica's process; Ray starts it again. For one that is stuck."""
         await self._call(lambda: self._kill(name, no_restart=False))
 
-    async def end(self, name: str, leave: bool) -> None:
-        """Ends the replica for good: asks it to `leave` when it has drained, else kills it."""
-        await self._call(lambda: self._leave(name) if leave else self._kill(name, no_restart=True))
+    async def end(self, names: list[str]) -> None:
+        """Ends replicas for good: each drains and leaves, or is killed when it does not within the deadline."""
+        await self._call(lambda: self._leave(names), LEAVE_DEADLINE_S + CALL_DEADLINE_S)
 
-    def _leave(self, name: str) -> None:
-        try:
-            actor = ray.get_actor(name, namespace=self._namespace)
-            ray.get(actor.leave.remote(), timeout=3.0)
-        except ray.exceptions.GetTimeoutError:
-            self._kill(name, no_restart=True)
-        except (ValueError, ray.exceptions.RayActorError):
-            return  # gone, which is what was asked for
+    def _leave(self, names: list[str]) -> None:
+        leaving: dict[Any, str] = {}
+        for name in names:
+            try:
+                leaving[ray.get_actor(name, namespace=self._namespace).leave.remote()] = name
+            except ValueError:
+                continue  # there is no such actor any more
+        if leaving:
+            _, late = ray.wait(list(leaving), num_returns=len(leaving), timeout=LEAVE_DEADLINE_S)
+            for reference in late:
+                self._kill(leaving[reference], no_restart=True)
 
     def _kill(self, name: str, no_restart: bool) -> None:
         try:

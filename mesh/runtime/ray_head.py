@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from mesh.errors import RayError
@@ -50,6 +50,7 @@ class Head:
     address: str
     pid: int
     temp: str
+    ready: bool = False
 
 
 def environment(token: Path) -> dict[str, str]:
@@ -87,7 +88,7 @@ async def start_head(folder: StateFolder, topology: Topology, sites: tuple[str, 
     `key` names it in `machine.json`. Raises RayError with the last line of its log when it does not come up.
     """
     found = running_head(folder, key)
-    if found is not None:
+    if found is not None and found.ready:
         return found
     await clear_head(folder, key)
     token = ensure_token(folder)
@@ -112,7 +113,23 @@ async def start_head(folder: StateFolder, topology: Topology, sites: tuple[str, 
     head = Head(f"{NODE_IP}:{ports[0]}", process.pid, temp)
     update_machine(folder, lambda machine: machine.setdefault("ray", {}).update({key: asdict(head)}))
     await _ready(process, log)
+    head = replace(head, ready=True)
+    update_machine(folder, lambda machine: machine.setdefault("ray", {}).update({key: asdict(head)}))
     return head
+
+
+async def wait_for_head(folder: StateFolder, key: str) -> Head:
+    """The head under `key` that somebody else starts, once it is ready; raises RayError at the deadline."""
+    deadline = asyncio.get_running_loop().time() + READY_DEADLINE_S
+    while True:
+        head = running_head(folder, key)
+        if head is not None and head.ready:
+            return head
+        if asyncio.get_running_loop().time() > deadline:
+            raise RayError(
+                f"no Ray head came up within {READY_DEADLINE_S:.0f} s", f"see {folder.ray_log} and start 'mesh up'"
+            )
+        await asyncio.sleep(0.1)
 
 
 async def _ready(process: subprocess.Popen[bytes], log: Path) -> None:

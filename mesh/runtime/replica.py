@@ -51,7 +51,7 @@ class Arrival:
 
 
 class Replica:
-    """Made on the event loop it runs on; `run` serves until `drain` or cancellation."""
+    """Made on the event loop it runs on; `run` serves until `leave` or cancellation."""
 
     def __init__(self, spec: ReplicaSpec, clock: Clock | None = None) -> None:
         self.spec = spec
@@ -71,7 +71,7 @@ class Replica:
         )
 
     async def run(self) -> None:
-        """Connects, loads, serves; returns after `drain`. A failure to load is told by the heartbeat."""
+        """Connects, loads, serves; returns after `leave`. A failure to load is told by the heartbeat."""
         spec = self.spec
         login = Login(
             spec.url,
@@ -82,8 +82,6 @@ class Replica:
         self._connection = await connect(login, spec.settings.client)
         self._outbox = Outbox(self._connection, self._settings, self._published)
         self._tasks.start("heartbeat", self._beat())
-        drain = self._subjects.drain(spec.site, spec.agent, spec.index)
-        await self._connection.subscribe(drain, self._on_drain)
         try:
             await self._load()
         except MeshError as error:
@@ -303,7 +301,8 @@ class Replica:
         except Away as error:
             log.info("no heartbeat: %s", error)
 
-    async def _on_drain(self, message: Message) -> None:
+    def leave(self) -> None:
+        """Lets `run` finish what has arrived and return."""
         self.health.state = "draining"
         self._gone.set()
 

@@ -107,10 +107,7 @@ class Profile:
             wrong.append("'common_share' and 'neighbour_share' must not exceed 1 together")
         if wrong:
             raise ValueError("the load profile is not valid: " + "; ".join(wrong))
-        shapes = tuple(
-            Shape(float(shape["weight"]), tuple(map(float, shape["mean"])))
-            for shape in data["shapes"]
-        )
+        shapes = tuple(Shape(float(shape["weight"]), tuple(map(float, shape["mean"]))) for shape in data["shapes"])
         numbers = {key: float(data[key]) for key in _NUMBERS if key in data}
         rest: dict[str, Any] = {**numbers, "shapes": shapes}
         if "burst_hours" in data:
@@ -259,9 +256,7 @@ def _within(value: object, low: float, high: float) -> bool:
 
 
 def _texts(value: object) -> bool:
-    return isinstance(value, Mapping) and all(
-        isinstance(k, str) and isinstance(v, str) for k, v in value.items()
-    )
+    return isinstance(value, Mapping) and all(isinstance(k, str) and isinstance(v, str) for k, v in value.items())
 
 
 def _figures(value: object) -> bool:

@@ -61,9 +61,7 @@ class Table:
             raise ValueError("the ids of a table must differ from each other")
         shapes = {array.shape for array in self.values.values()}
         if len(shapes) != 1 or any(len(s) != 2 or s[0] != len(self.ids) for s in shapes):
-            raise ValueError(
-                f"every field needs the same shape [{len(self.ids)}, steps], not {sorted(shapes)}"
-            )
+            raise ValueError(f"every field needs the same shape [{len(self.ids)}, steps], not {sorted(shapes)}")
 
     @property
     def steps(self) -> int:
@@ -103,9 +101,7 @@ def p99(values: FloatArray, baseline: slice | None) -> FloatArray:
     return result
 
 
-def from_wide(
-    matrix: Path, ids: Path, *, start: datetime, step: timedelta, field: str = "value"
-) -> Table:
+def from_wide(matrix: Path, ids: Path, *, start: datetime, step: timedelta, field: str = "value") -> Table:
     """Read a wide matrix and its id list from files; see `parse_wide`.
 
     Raises TableError when a file cannot be read or is malformed.
@@ -114,9 +110,7 @@ def from_wide(
     return parse_wide(_text(matrix), _text(ids), start=start, step=step, field=field, names=names)
 
 
-def from_long(
-    path: Path, *, time: str = "time", ident: str = "id", step: timedelta | None = None
-) -> Table:
+def from_long(path: Path, *, time: str = "time", ident: str = "id", step: timedelta | None = None) -> Table:
     """Read a long CSV with a header from a file; see `parse_long`.
 
     Raises TableError when the file cannot be read or is malformed.

@@ -15,7 +15,7 @@ from mesh.topology.model import Topology
 
 Check = Callable[[Topology, Path], Iterator[Problem]]
 
-ENTRY_CHECKS: tuple[Check, ...] = (
+VALUE_CHECKS: tuple[Check, ...] = (
     names.colliding_sites,
     names.colliding_agents,
     references.unknown_uplink,
@@ -31,7 +31,6 @@ ENTRY_CHECKS: tuple[Check, ...] = (
     links.malformed_server_url,
     links.malformed_ray_address,
     links.missing_tls_file,
-    links.unknown_leaf_port,
     links.address_declared_twice,
     links.latency_beyond_pings,
     links.zero_bandwidth,
@@ -41,28 +40,30 @@ ENTRY_CHECKS: tuple[Check, ...] = (
     agents.zero_slo,
     agents.batch_not_yet,
     agents.escalate_not_yet,
-    telemetry.no_source,
     telemetry.id_claimed_twice,
-    telemetry.missing_folder,
+    telemetry.unusable_id,
     telemetry.missing_profile,
     telemetry.naive_time,
     telemetry.zero_step,
 )
-"""Checks of one entry and of the names it refers to; they hold even when other entries could not be read."""
+"""Checks of one field and of the names it refers to; they hold even when other fields could not be read."""
 
 WHOLE_CHECKS: tuple[Check, ...] = (
     sites.uplink_cycle,
     sites.one_root,
     sites.tier_order,
+    links.unknown_leaf_port,
     agents.selector_without_match,
     agents.consumption_cycle,
     agents.escalation_cycle,
     capacity.exceeded,
     capacity.gpus_without_provider,
+    telemetry.no_source,
+    telemetry.missing_folder,
 )
-"""Checks that need every entry of the file to be right in itself."""
+"""Checks of several fields together; they need every field of the file to be right in itself."""
 
-CHECKS: tuple[Check, ...] = ENTRY_CHECKS + WHOLE_CHECKS
+CHECKS: tuple[Check, ...] = VALUE_CHECKS + WHOLE_CHECKS
 
 
 def judge(topology: Topology, folder: Path, checks: Iterable[Check] = CHECKS) -> Iterator[Problem]:

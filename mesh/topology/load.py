@@ -10,7 +10,7 @@ from typing import cast
 from pydantic import ValidationError
 
 from mesh.errors import TopologyError
-from mesh.topology.check import CHECKS, ENTRY_CHECKS, judge
+from mesh.topology.check import CHECKS, VALUE_CHECKS, judge
 from mesh.topology.finding import Finding, Problem, Where, dotted
 from mesh.topology.model import API_VERSION, Topology
 from mesh.topology.shape import fit, problems
@@ -19,8 +19,8 @@ from mesh.topology.source import Data, Positions, Source, read
 BYTES_MAX = 2**20
 """Largest file; a thousand sites take about a tenth of it."""
 
-# Stand-ins for entries with mistakes of their own: they keep names known, so that the rest can still be judged.
-_STAND_INS: dict[str, Data] = {
+# Required fields for entries that have mistakes of their own, so that the rest of the file can still be judged.
+_STAND_INS: dict[str, dict[str, Data]] = {
     "sites": {"tier": "edge"},
     "models": {"file": "-"},
     "agents": {"class": "a:A", "sites": {}},
@@ -98,30 +98,31 @@ def _judged(source: Source, folder: Path) -> tuple[Topology | None, list[Problem
         if not source.broken:
             return topology, list(judge(topology, folder, CHECKS))
     broken = source.broken | {problem.path for problem in misfits}
-    return None, [*misfits, *_judged_rest(source.data, broken, folder)]
+    bad_names = {problem.path for problem in misfits if problem.at == "key" and len(problem.path) == 2}
+    sound = _sound(source.data, broken, bad_names)
+    return None, [*misfits, *_judged_rest(sound, broken, folder)]
 
 
 def _within(path: Where, unread: Set[Where]) -> bool:
     return any(path[:length] in unread for length in range(len(path) + 1))
 
 
-def _judged_rest(data: dict[str, Data], broken: Set[Where], folder: Path) -> Iterator[Problem]:
-    """Problems of the sound entries of a file whose other entries do not have the right form."""
-    sound = _with_stand_ins(data, broken)
+def _judged_rest(sound: Data, broken: Set[Where], folder: Path) -> Iterator[Problem]:
+    """Problems of the sound fields of a file whose other fields do not have the right form."""
     if sound is None:
         return
     try:
         topology = fit(sound)
     except ValidationError:
         return
-    replaced = {path[:2] for path in broken}
-    for problem in judge(topology, folder, ENTRY_CHECKS):
-        if problem.path[:2] not in replaced:
+    fields = {path[:3] for path in broken}
+    for problem in judge(topology, folder, VALUE_CHECKS):
+        if problem.path[:3] not in fields:
             yield problem
 
 
-def _with_stand_ins(data: dict[str, Data], broken: Iterable[Where]) -> dict[str, Data] | None:
-    """The data with broken entries replaced; None when a whole section is broken, which leaves nothing to judge."""
+def _sound(data: dict[str, Data], broken: Iterable[Where], bad_names: Iterable[Where]) -> Data:
+    """The data without its broken fields; None when a whole section is broken, which leaves nothing to judge."""
     sound: dict[str, Data] = {
         name: dict(section) if isinstance(section, dict) else section for name, section in data.items()
     }
@@ -132,5 +133,10 @@ def _with_stand_ins(data: dict[str, Data], broken: Iterable[Where]) -> dict[str,
         elif len(path) == 1 or section not in _STAND_INS:
             return None
         else:
-            cast("dict[str, Data]", sound[section])[str(path[1])] = _STAND_INS[section]
+            entries = cast("dict[str, Data]", sound[section])
+            entry = entries[str(path[1])]
+            fields = entry.items() if isinstance(entry, dict) else ()
+            entries[str(path[1])] = _STAND_INS[section] | {key: value for key, value in fields if key not in path[2:3]}
+    for path in bad_names:
+        del cast("dict[str, Data]", sound[str(path[0])])[str(path[1])]
     return sound

@@ -109,6 +109,11 @@ def _fields(section: type[Section]) -> dict[str, Any]:
     return {field.alias or name: field.annotation for name, field in section.model_fields.items()}
 
 
+def _offered(section: type[Section]) -> list[str]:
+    """Fields to suggest: those of later work are known, and refused."""
+    return [field for field in _fields(section) if field not in ("batch", "escalate")]
+
+
 def _bare(kind: Any) -> Any:
     """A type without its annotations and without None."""
     if get_origin(kind) is Annotated:
@@ -160,9 +165,9 @@ def _wrong_kind(kind: str, value: object, place: _Place, message: str) -> tuple[
     if place.scalars:
         noun, allowed = "single value", "a number, a text, true or false is allowed"
     if _is_section(place.kind):
-        allowed = f"a mapping with the fields {', '.join(_fields(place.kind))} is allowed"
+        allowed = f"a mapping with the fields {', '.join(_offered(place.kind))} is allowed"
     if value is None:
-        return "there is nothing here", allowed + ", or leave the field out"
+        return "there is nothing here", allowed + ", or leave it out"
     if not noun:
         return f"{shown(value)} does not fit", message[:1].lower() + message[1:]
     return f"{shown(value)} is no {noun}", allowed
@@ -178,14 +183,15 @@ def _purpose(place: _Place) -> str:
 
 def _unknown_field(place: _Place) -> tuple[str, str]:
     name = str(place.path[-1])
-    known = [field for field in _fields(place.owner) if field not in ("batch", "escalate")]
+    known = _offered(place.owner)
     return f"there is no field {shown(name)} here", suggestion(name, known) + f"fields are {', '.join(known)}"
 
 
 def _one_of(value: object, options: list[str]) -> tuple[str, str]:
+    if len(options) == 1:
+        return f"{shown(value)} is not allowed", f"write {options[0]}"
     hint = suggestion(value, options) if isinstance(value, str) else ""
-    allowed = f"{listed(options)} {'is' if len(options) == 1 else 'are'} allowed"
-    return f"{shown(value)} is not allowed", hint + allowed
+    return f"{shown(value)} is not allowed", f"{hint}{listed(options)} are allowed"
 
 
 def _own_error(value: object, error: object) -> tuple[str, str]:

@@ -40,6 +40,7 @@ _FALSE = frozenset({"false", "False", "FALSE"})
 _INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
 _NOT_FINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
+_BEYOND_UNICODE = re.compile(r"\\U(?!000|0010)[0-9A-Fa-f]{8}")
 _TEXT_TAGS = frozenset({"!", "tag:yaml.org,2002:str"})
 
 
@@ -130,16 +131,21 @@ class _Reader:
         try:
             yield from YAML(typ="safe", pure=True).parse(self._text)
         except MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
+            unclosed = "stream end" in str(error.problem) and error.context_mark is not None
+            mark = error.context_mark if unclosed else error.problem_mark or error.context_mark
             place = Position(1, 1) if mark is None else Position(mark.line + 1, mark.column + 1)
             what = str(error.problem or error.context or "it cannot be read").replace("\n", " ")
             self._refuse((), place, f"this is no valid YAML ({what})", _yaml_hint(what))
         except ReaderError as error:
             place = _position_of(self._text, error.position)
             self._refuse((), place, "there is a control character here", "remove it")
-        # An escape beyond Unicode, such as "\UFFFFFFFF", ends in chr() within the parser.
-        except (YAMLError, ValueError, OverflowError) as error:
-            self._refuse((), Position(1, 1), f"this is no valid YAML ({error})", "check the escapes in quoted texts")
+        # These two come from chr() within the parser.
+        except (ValueError, OverflowError):
+            escape = _BEYOND_UNICODE.search(self._text)
+            place = _position_of(self._text, escape.start() if escape else 0)
+            self._refuse((), place, "an escape here is no character", "check the \\x, \\u and \\U in quoted texts")
+        except YAMLError as error:
+            self._refuse((), Position(1, 1), f"this is no valid YAML ({error})", _yaml_hint(""))
 
     def _value(self, event: Any, path: Where) -> Data:
         position = _at(event)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from dataclasses import dataclass, field
@@ -130,22 +131,31 @@ class Fabric:
 
         return await until(complete, "all links up")
 
-    async def refused(self, publish: Client, subject: str) -> bool:
-        """Whether the server refuses that `publish` sends to `subject`."""
-        before = len(self.errors)
-        await publish.publish(subject, b"?")
-        await publish.flush()
-        return any("publish to" in error.lower() for error in self.errors[before:])
+    async def may_publish(self, client: Client, subjects: Collection[str]) -> set[str]:
+        """Those of `subjects` that the server lets `client` publish to."""
+        for subject in subjects:
+            await client.publish(subject, b"?")
+        refused = await self._refused(client, "publish")
+        return {subject for subject in subjects if subject.lower() not in refused}
 
-    async def hears(self, client: Client, subject: str, queue: str = "") -> bool:
-        """Whether the server lets `client` subscribe to `subject`."""
-        before = len(self.errors)
-        subscription = await client.subscribe(subject, queue=queue)
-        await client.flush()
-        allowed = not any("subscription to" in error.lower() for error in self.errors[before:])
-        if allowed:
-            await subscription.unsubscribe()
-        return allowed
+    async def may_subscribe(self, client: Client, subjects: Collection[str]) -> set[str]:
+        """Those of `subjects` that the server lets `client` subscribe to."""
+        for subject in subjects:
+            await client.subscribe(subject)
+        refused = await self._refused(client, "subscription")
+        return {subject for subject in subjects if subject.lower() not in refused}
+
+    async def _refused(self, client: Client, what: str) -> set[str]:
+        """Subjects refused so far, in small letters as nats-py tells errors; one more that must come tells that all have."""
+        fence = f"nobody.{os.urandom(4).hex()}"
+        await client.publish(fence, b"")
+
+        async def fenced() -> bool:
+            return any(fence in error for error in self.errors)
+
+        await until(fenced, "the server's refusals")
+        marks = (re.search(what + ' to "([^"]+)"', error, re.I) for error in self.errors)
+        return {mark[1] for mark in marks if mark}
 
 
 @contextlib.asynccontextmanager

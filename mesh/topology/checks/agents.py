@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mesh.errors import NotYetError
-from mesh.topology.checks.cycles import cycles
+from mesh.topology.checks.cycles import cycles, way
 from mesh.topology.checks.links import is_file
 from mesh.topology.classes import ClassUnreadable, classes, find_module
 from mesh.topology.finding import Problem, listed, shown, suggestion
@@ -62,7 +62,7 @@ def consumption_cycle(topology: Topology, folder: Path) -> Iterator[Problem]:
     for cycle in cycles({name: agent.consumes for name, agent in topology.agents.items()}):
         consumed = cycle[1] if len(cycle) > 1 else cycle[0]
         path = ("agents", cycle[0], "consumes", topology.agents[cycle[0]].consumes.index(consumed))
-        problem = f"agents consume each other's decisions in a cycle ({' → '.join((*cycle, cycle[0]))})"
+        problem = f"agents consume each other's decisions in a cycle ({way(cycle)})"
         yield Problem(path, problem, "leave one of them out")
 
 
@@ -70,7 +70,7 @@ def escalation_cycle(topology: Topology, folder: Path) -> Iterator[Problem]:
     """Agents that would escalate to themselves, directly or through others."""
     targets = {name: (agent.escalate or {}).get("to") for name, agent in topology.agents.items()}
     for cycle in cycles({name: [to] if isinstance(to, str) else [] for name, to in targets.items()}):
-        problem = f"escalation goes round in a cycle ({' → '.join((*cycle, cycle[0]))})"
+        problem = f"escalation goes round in a cycle ({way(cycle)})"
         yield Problem(("agents", cycle[0], "escalate", "to"), problem, "let it end at the strongest agent")
 
 

@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
+_SHOWN = 8
+
+
+def way(cycle: tuple[str, ...]) -> str:
+    """`a → b → a`; the middle of a long cycle is left out."""
+    shown = cycle if len(cycle) <= _SHOWN else (*cycle[: _SHOWN - 1], "…")
+    return " → ".join((*shown, cycle[0]))
+
 
 def cycles(edges: Mapping[str, Iterable[str]]) -> Iterator[tuple[str, ...]]:
     """A cycle for every edge that closes one, as the names on the way; targets that are no key are passed over.
@@ -22,8 +30,8 @@ def cycles(edges: Mapping[str, Iterable[str]]) -> Iterator[tuple[str, ...]]:
                 pending.pop()
                 done.add(trail.popitem()[0])
             elif target in trail:
-                way = list(trail)
-                yield tuple(way[way.index(target) :])
+                names = list(trail)
+                yield tuple(names[names.index(target) :])
             elif target in edges and target not in done:
                 trail[target] = None
                 pending.append(iter(edges[target]))

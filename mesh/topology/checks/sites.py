@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from mesh.topology.checks.cycles import cycles
+from mesh.topology.checks.cycles import cycles, way
 from mesh.topology.finding import Problem, listed, shown
 from mesh.topology.model import Topology
 
@@ -16,7 +16,7 @@ def uplink_cycle(topology: Topology, folder: Path) -> Iterator[Problem]:
     """Sites that are above themselves."""
     parents = {name: [site.uplink.to] if site.uplink else [] for name, site in topology.sites.items()}
     for cycle in cycles(parents):
-        problem = f"the uplinks form a cycle ({' → '.join((*cycle, cycle[0]))})"
+        problem = f"the uplinks form a cycle ({way(cycle)})"
         path = ("sites", cycle[0], "uplink", "to")
         yield Problem(path, problem, "let every uplink lead towards the one site without uplink")
 

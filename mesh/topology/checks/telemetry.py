@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
+from mesh.errors import SubjectError
+from mesh.subjects import escape
 from mesh.topology.checks.links import is_file
 from mesh.topology.finding import Problem, Where, shown
 from mesh.topology.model import Topology, WideSource
@@ -29,6 +31,17 @@ def id_claimed_twice(topology: Topology, folder: Path) -> Iterator[Problem]:
                     path = ("telemetry", kind, "sites", site, index)
                     yield Problem(path, problem, "give each id to one site, once")
                 owners.setdefault(id_, site)
+
+
+def unusable_id(topology: Topology, folder: Path) -> Iterator[Problem]:
+    """Ids that no subject can carry."""
+    for kind, telemetry in topology.telemetry.items():
+        for site, ids in telemetry.sites.items():
+            for index, id_ in enumerate(ids):
+                try:
+                    escape(id_)
+                except SubjectError as error:
+                    yield Problem(("telemetry", kind, "sites", site, index), error.problem, error.remedy)
 
 
 def missing_folder(topology: Topology, folder: Path) -> Iterator[Problem]:

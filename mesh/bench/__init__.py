@@ -1,0 +1,1 @@
+"""Benchmarks: each measures ours and what it is compared with in one run."""

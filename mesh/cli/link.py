@@ -1,0 +1,64 @@
+"""`mesh link cut|heal`: emulated links of a running mesh."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+import uvloop
+
+from mesh.cli.console import output
+from mesh.cli.state import Running, StateOption, find_running
+from mesh.errors import MeshError, NotRunningError, UsageError
+from mesh.settings import Settings
+from mesh.subjects import Subjects
+from mesh.topology.tree import parent
+from mesh.transport.connection import Login, connect
+
+app = typer.Typer(help="Cut and heal emulated links.", no_args_is_help=True)
+
+_ANSWER_S = 3.0
+
+A = Annotated[str, typer.Argument(help="Site at one end.", metavar="A")]
+B = Annotated[str, typer.Argument(help="Site at the other end.", metavar="B")]
+
+
+@app.command("cut")
+def cut(a: A, b: B, state: StateOption = None) -> None:
+    """Cut the link between two neighbours: silently, as a broken cable does."""
+    uvloop.run(_ask("cut", a, b, find_running(state)))
+
+
+@app.command("heal")
+def heal(a: A, b: B, state: StateOption = None) -> None:
+    """Heal a link that was cut."""
+    uvloop.run(_ask("heal", a, b, find_running(state)))
+
+
+async def _ask(verb: str, a: str, b: str, mesh: Running) -> None:
+    for name in (a, b):
+        mesh.url(name)
+    ends = {a: parent(mesh.topology, a), b: parent(mesh.topology, b)}
+    if ends[a] != b and ends[b] != a:
+        links = ", ".join(f"{site}–{up}" for site in sorted(mesh.topology.sites) if (up := parent(mesh.topology, site)))
+        raise UsageError(f"there is no link between {a} and {b}", f"choose one of {links}")
+    child = a if ends[a] == b else b
+    subjects = Subjects(mesh.topology.mesh)
+    login = Login(
+        mesh.url(child),
+        "operator link",
+        subjects.inbox(child, "operator", "link"),
+        mesh.identities.get("operator").seed_file,
+    )
+    try:
+        connection = await connect(login, Settings().client, _ANSWER_S)
+    except MeshError as error:
+        raise NotRunningError(f"site {child}", str(mesh.folder.root)) from error
+    try:
+        reply = await connection.request(subjects.control(child, verb), b"", _ANSWER_S)
+    finally:
+        await connection.aclose()
+    answer = reply.data.decode()
+    if not answer.startswith("ok: "):
+        raise UsageError(answer.removeprefix("error: "), "only links within one machine are emulated")
+    output.print(answer.removeprefix("ok: "), highlight=False, markup=False)

@@ -1,0 +1,59 @@
+"""`mesh site run`: what `mesh up` starts per site, and what an operator's service manager starts on a site's host."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvloop
+
+from mesh.cli.console import log_to_stderr
+from mesh.cli.topology import FileArgument
+from mesh.errors import UsageError
+from mesh.folder import state_folder
+from mesh.topology.load import load
+
+app = typer.Typer(help="Run a single site.", no_args_is_help=True)
+
+
+@app.callback()
+def options() -> None:
+    """Run a single site."""
+
+
+@app.command("run")
+def run(
+    file: FileArgument,
+    site: Annotated[str, typer.Option("--site", help="Name of the site.")],
+    state: Annotated[Path | None, typer.Option("--state", help="State folder; default: .mesh/<mesh>.")] = None,
+    ray: Annotated[
+        str,
+        typer.Option("--ray", help="'own' starts a head, 'shared' waits for that of 'mesh up', or HOST:PORT."),
+    ] = "own",
+    telemetry: Annotated[Path | None, typer.Option("--telemetry", help="Folder of recorded telemetry.")] = None,
+    epoch: Annotated[
+        float | None, typer.Option("--epoch", help="Unix time of the replay's begin.", hidden=True)
+    ] = None,
+) -> None:
+    """Run one site in the foreground: its nats-server, its Ray connection, its replicas. Ctrl-C drains and stops it."""
+    from mesh.site.process import SiteOptions, SiteProcess
+
+    log_to_stderr(logging.INFO)
+    topology = load(file)
+    if site not in topology.sites:
+        known = ", ".join(sorted(topology.sites))
+        raise UsageError(f"{topology.mesh} has no site {site!r}", f"name one of {known}")
+    chosen = SiteOptions(site, file.absolute().parent, ray, telemetry, epoch)
+    process = SiteProcess(topology, state_folder(topology.mesh, state), chosen)
+
+    async def serve() -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, process.request_stop)
+        await process.run()
+
+    uvloop.run(serve())

@@ -1,0 +1,75 @@
+"""Finds the running mesh that a command means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mesh.errors import NotRunningError, UsageError
+from mesh.fabric.identity import Identities, ensure_identities
+from mesh.fabric.machine import read_machine
+from mesh.fabric.ports import read_ports
+from mesh.folder import StateFolder
+from mesh.topology.load import load
+from mesh.topology.model import Topology
+from mesh.topology.tree import top_down
+
+StateOption = Annotated[
+    Path | None, typer.Option("--state", help="State folder of the mesh; default: the only one in .mesh.")
+]
+
+
+@dataclass(frozen=True)
+class Running:
+    """A mesh of this machine, as its state folder tells."""
+
+    folder: StateFolder
+    file: Path
+    topology: Topology
+    identities: Identities
+
+    @property
+    def root(self) -> str:
+        """The site without uplink."""
+        return top_down(self.topology)[0]
+
+    def url(self, site: str) -> str:
+        """Where the site's server listens; raises UsageError for an unknown site."""
+        if site not in self.topology.sites:
+            known = ", ".join(sorted(self.topology.sites))
+            raise UsageError(f"{self.topology.mesh} has no site {site!r}", f"name one of {known}")
+        given = self.topology.sites[site].nats
+        if given is not None:
+            return given
+        listen = self.topology.sites[site].listen
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(listen.host, listen.host)
+        return f"{'tls' if listen.tls else 'nats'}://{host}:{read_ports(self.folder, self.topology)[site].client}"
+
+
+def find_folder(state: Path | None) -> StateFolder:
+    """The state folder a command means; raises NotRunningError or UsageError when that is not clear."""
+    if state is not None:
+        folder = StateFolder(state.absolute())
+        if not folder.machine.exists():
+            raise NotRunningError("a mesh", str(folder.root))
+        return folder
+    found = sorted(path.parent for path in Path(".mesh").glob("*/machine.json"))
+    if not found:
+        raise NotRunningError("a mesh", str(Path(".mesh").absolute()))
+    if len(found) > 1:
+        names = ", ".join(f"--state {path}" for path in found)
+        raise UsageError("there are several meshes here", f"choose one: {names}")
+    return StateFolder(found[0].absolute())
+
+
+def find_running(state: Path | None) -> Running:
+    """The mesh a command means, with its topology; raises NotRunningError, UsageError or TopologyError."""
+    folder = find_folder(state)
+    name = read_machine(folder).get("topology")
+    if not isinstance(name, str):
+        raise NotRunningError("a mesh", str(folder.root))
+    topology = load(Path(name))
+    return Running(folder, Path(name), topology, ensure_identities(folder, topology))
