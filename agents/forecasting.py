@@ -63,4 +63,5 @@ def history(agent: Agent, cell: str) -> Series:
 
 def features_at(series: Series, time: datetime) -> np.ndarray:
     """The model's features [len(FEATURES)] for the hour after `time`."""
-    return load_features(series.values_by(HOUR_S), int(time.timestamp() // HOUR_S))
+    hour = int(time.timestamp() // HOUR_S)
+    return load_features(series.window(HOUR_S, hour, HISTORY_HOURS), hour)

@@ -9,7 +9,7 @@ Imputation rule: a missing load is replaced by the load at the same hour one day
 from the very first observation; the history shares tell the model how much was really seen.
 """
 
-from collections.abc import Mapping
+import math
 
 import numpy as np
 import numpy.typing as npt
@@ -53,18 +53,15 @@ def feature_unit(name: str) -> str:
     return "percent" if name.startswith("load_") else "1"
 
 
-def load_features(history: Mapping[int, float], hour: int) -> npt.NDArray[np.float32]:
+def load_features(window: FloatArray, hour: int) -> npt.NDArray[np.float32]:
     """Features for forecasting `hour` + 1 from the loads up to and including `hour`.
 
-    `history` maps whole hours since the epoch (UTC) to load in percent; later hours and hours
-    older than HISTORY_HOURS are ignored, missing or non-finite ones imputed (module docstring).
-    Returns float32 [len(FEATURES)].
-    Raises ValueError when `hour` itself is missing or not finite.
+    `window` is float64 [HISTORY_HOURS]: loads in percent, the newest (that of `hour`, whole hours since the epoch,
+    UTC) first; missing or non-finite ones are imputed (module docstring). Returns float32 [len(FEATURES)].
+    Raises ValueError when the newest load is missing or not finite.
     """
-    newest = history.get(hour)
-    if newest is None or not np.isfinite(newest):
+    if not math.isfinite(window[0]):
         raise ValueError(f"the history has no finite load for hour {hour}; pass the newest observed hour")
-    window = np.array([history.get(hour - age, np.nan) for age in range(HISTORY_HOURS)], dtype=np.float64)
     features: npt.NDArray[np.float32] = _features(window[None, :], np.array([hour]))[0]
     return features
 
@@ -96,25 +93,25 @@ def load_feature_matrix(
 
 def _features(window: FloatArray, hours: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
     """Features [..., F] of windows [..., HISTORY_HOURS] (newest first) ending at `hours` [...]."""
-    window = np.where(np.isfinite(window), window, np.nan)
-    seen = ~np.isnan(window)
-    filled = _imputed(window, seen)
-    loads = np.where(seen, window, 0.0)
-    count = np.maximum(seen.sum(axis=-1), 1)
-    count_day = np.maximum(seen[..., :_DAY].sum(axis=-1), 1)
-    columns = [filled[..., lag - 1] for lag in LAGS]
-    columns += [
-        loads[..., :_DAY].sum(axis=-1) / count_day,
-        loads.sum(axis=-1) / count,
-        filled[..., _DAY - 1 :: _DAY].mean(axis=-1),
-        filled[..., _DAY::_DAY].mean(axis=-1),
-        _mean_change(loads[..., : _DAY + 1], seen[..., : _DAY + 1]),
-        seen[..., :_DAY].mean(axis=-1),
-        seen.mean(axis=-1),
-    ]
-    columns += [np.broadcast_to(c, columns[0].shape) for c in _calendar(hours + 1)]
-    result: npt.NDArray[np.float32] = np.stack(columns, axis=-1).astype(np.float32)
-    result[np.isnan(window[..., 0])] = np.nan
+    seen = np.isfinite(window)
+    complete = bool(seen.all())
+    filled = window if complete else _imputed(np.where(seen, window, np.nan), seen)
+    loads = window if complete else np.where(seen, window, 0.0)
+    count_day = seen[..., :_DAY].sum(axis=-1)
+    count = seen.sum(axis=-1)
+    result = np.empty((*window.shape[:-1], len(FEATURES)), dtype=np.float32)
+    at = len(LAGS)
+    result[..., :at] = filled[..., _LAG_PLACES]
+    result[..., at] = loads[..., :_DAY].sum(axis=-1) / np.maximum(count_day, 1)
+    result[..., at + 1] = loads.sum(axis=-1) / np.maximum(count, 1)
+    result[..., at + 2] = filled[..., _DAY - 1 :: _DAY].mean(axis=-1)
+    result[..., at + 3] = filled[..., _DAY::_DAY].mean(axis=-1)
+    result[..., at + 4] = _mean_change(loads[..., : _DAY + 1], seen[..., : _DAY + 1])
+    result[..., at + 5] = count_day / _DAY
+    result[..., at + 6] = count / HISTORY_HOURS
+    result[..., at + 7 :] = _CALENDAR[(hours + 1 + UTC_OFFSET_HOURS) % len(_CALENDAR)]
+    if not complete:
+        result[~seen[..., 0]] = np.nan
     return result
 
 
@@ -138,10 +135,16 @@ def _mean_change(loads: FloatArray, seen: npt.NDArray[np.bool_]) -> FloatArray:
     return mean
 
 
-def _calendar(hours: npt.NDArray[np.integer]) -> list[FloatArray]:
-    """Calendar features of `hours` since the epoch, in the order of FEATURES."""
-    local = hours + UTC_OFFSET_HOURS
+def _calendar() -> npt.NDArray[np.float32]:
+    """Calendar features [168, C] by local hour since the epoch modulo a week, in the order of FEATURES."""
+    local = np.arange(7 * _DAY)
     angle = 2.0 * np.pi * (local % _DAY) / _DAY
     waves = [wave(k * angle) for k in _HARMONICS for wave in (np.sin, np.cos)]
     weekday = (local // _DAY + 3) % 7  # the epoch was a Thursday
-    return waves + [(weekday == day).astype(np.float64) for day in range(7)]
+    columns = waves + [(weekday == day).astype(np.float64) for day in range(7)]
+    table: npt.NDArray[np.float32] = np.stack(columns, axis=-1).astype(np.float32)
+    return table
+
+
+_CALENDAR = _calendar()
+_LAG_PLACES = np.array(LAGS) - 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
 from hashlib import sha256
 from typing import Any, ClassVar
 
@@ -43,12 +44,14 @@ class Decision(BaseModel):
             )
 
 
+@cache
 def type_of(decision: type[Decision]) -> str:
     """The event type, such as `mesh.cell-sleep.v1` for `class CellSleep(Decision)`."""
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", decision.__name__)
     return f"mesh.{words.lower()}.v{decision.version}"
 
 
+@cache
 def schema_uri(mesh: str, decision: type[Decision]) -> str:
     """The event's `dataschema`; `mesh schema --decisions FILE` prints the JSON Schema it names."""
     return f"mesh://{mesh}/schema/{type_of(decision)}"

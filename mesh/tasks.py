@@ -7,6 +7,8 @@ import logging
 from collections.abc import Coroutine
 from typing import Any
 
+from mesh.errors import MeshError
+
 log = logging.getLogger(__name__)
 
 
@@ -32,7 +34,8 @@ class Tasks:
             return
         error = task.exception()
         if error is not None:
-            log.error("the task %s ended with %s: %s", task.get_name(), type(error).__name__, error, exc_info=error)
+            trace = None if isinstance(error, MeshError) else error
+            log.error("the task %s ended with %s: %s", task.get_name(), type(error).__name__, error, exc_info=trace)
             self.error = self.error or error
             self.failed.set()
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
 from mesh.errors import AgentError
@@ -41,9 +43,18 @@ class Series:
         """The newest (time, value)."""
         return next(reversed(self._points.items()), None)
 
-    def values_by(self, step_s: float) -> dict[int, float]:
-        """Values by whole steps since the epoch, the newest of each step."""
-        return {int(time // step_s): value for time, value in self._points.items()}
+    def window(self, step_s: float, newest: int, count: int) -> NDArray[np.float64]:
+        """Values [count] on a grid of `step_s` seconds since the epoch, that of step `newest` first, NaN where none is.
+
+        Of several values in one step the newest counts.
+        """
+        times = np.fromiter(self._points.keys(), np.float64, len(self._points))
+        values = np.fromiter(self._points.values(), np.float64, len(self._points))
+        ages = newest - np.floor(times / step_s).astype(np.int64)
+        inside = (ages >= 0) & (ages < count)
+        result = np.full(count, np.nan)
+        result[ages[inside]] = values[inside]
+        return result
 
     def _append(self, time: float, value: float) -> None:
         newest = self.last

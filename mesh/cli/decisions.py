@@ -68,9 +68,7 @@ def decisions(
     site: Annotated[str | None, typer.Option("--site", help="Only decisions made at this site.")] = None,
     agent: Annotated[str | None, typer.Option("--agent", help="Only decisions of this agent.")] = None,
     tier: Annotated[TierOption | None, typer.Option("--tier", help="Only decisions of this tier.")] = None,
-    at: Annotated[
-        str | None, typer.Option("--at", help="Where to connect; default: the root, which sees all.")
-    ] = None,
+    at: Annotated[str | None, typer.Option("--at", help="Where to connect; default: the root, which sees all.")] = None,
     stored: Annotated[bool, typer.Option("--stored", help="Begin with what the stream at that site holds.")] = False,
     count: Annotated[int | None, typer.Option("--count", min=1, help="Stop after so many.")] = None,
     duration: Annotated[str | None, typer.Option("--for", help="Stop after a time such as 20s.")] = None,

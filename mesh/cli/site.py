@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +16,8 @@ from mesh.cli.console import log_to_stderr
 from mesh.cli.topology import FileArgument
 from mesh.errors import UsageError
 from mesh.folder import state_folder
+from mesh.processes import MARK
+from mesh.runtime.ray_head import ensure_token, environment
 from mesh.topology.load import load
 
 app = typer.Typer(help="Run a single site.", no_args_is_help=True)
@@ -40,20 +43,23 @@ def run(
     ] = None,
 ) -> None:
     """Run one site in the foreground: its nats-server, its Ray connection, its replicas. Ctrl-C drains and stops it."""
-    from mesh.site.process import SiteOptions, SiteProcess
-
     log_to_stderr(logging.INFO)
     topology = load(file)
     if site not in topology.sites:
         known = ", ".join(sorted(topology.sites))
         raise UsageError(f"{topology.mesh} has no site {site!r}", f"name one of {known}")
-    chosen = SiteOptions(site, file.absolute().parent, ray, telemetry, epoch)
-    process = SiteProcess(topology, state_folder(topology.mesh, state), chosen)
+    folder = state_folder(topology.mesh, state)
+    os.environ.pop(MARK, None)  # what this process starts is not it
+    os.environ.update(environment(ensure_token(folder)))  # Ray reads them when it is imported, just below
+    from mesh.site.process import SiteOptions, SiteProcess
 
-    async def serve() -> None:
+    chosen = SiteOptions(site, file.absolute().parent, ray, telemetry, epoch)
+    process = SiteProcess(topology, folder, chosen)
+
+    def arm() -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
             loop.add_signal_handler(number, process.request_stop)
-        await process.run()
 
-    uvloop.run(serve())
+    uvloop.run(process.run(arm))

@@ -89,24 +89,24 @@ def reloadable(old: str, new: str) -> bool:
 def uplink_url(topology: Topology, site: str, ports: Mapping[str, SitePorts]) -> str | None:
     """Where a site's uplink connects: the relay when the parent is on this machine; None for the root.
 
-    Raises FabricError when the parent is elsewhere and declares no leaf port.
+    Raises FabricError when the parent is elsewhere, or runs by itself, and declares no leaf port.
     """
     above = parent(topology, site)
     if above is None:
         return None
+    listen, given = topology.sites[above].listen, topology.sites[above].nats
+    if listen.leaf is None and (given is not None or not uplink_is_local(topology, site)):
+        raise FabricError(
+            f"site {site} cannot know the port of its uplink to {above}",
+            f"declare listen.leaf for site {above} in the topology",
+        )
     if uplink_is_local(topology, site):
         relay = ports[site].relay
         if relay is None:
             raise FabricError(f"site {site} has no port for its uplink's relay", "choose ports with ensure_ports")
         return f"nats-leaf://{_address(LOOPBACK, relay)}"
-    listen = topology.sites[above].listen
-    if listen.leaf is None:
-        raise FabricError(
-            f"site {site} cannot know the port of its uplink to {above}",
-            f"declare listen.leaf for site {above} in the topology",
-        )
     scheme = "tls" if listen.tls is not None else "nats-leaf"
-    return f"{scheme}://{_address(listen.host, listen.leaf)}"
+    return f"{scheme}://{_address(listen.host, listen.leaf or 0)}"
 
 
 def _jetstream(topology: Topology, site: str, folder: SiteFolder, settings: Settings) -> list[str]:

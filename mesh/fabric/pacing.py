@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 _BURST_S = 0.005
@@ -18,7 +19,7 @@ class Pace:
     """One way, seconds."""
     bandwidth_bps: float | None = None
     """Bits per second; None is unlimited."""
-    busy_until: float = 0.0
+    busy_until: float = -math.inf
     """Time at which everything sent so far has gone out at full bandwidth; tokens are what lies in the past of it."""
 
     @property

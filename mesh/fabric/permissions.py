@@ -4,12 +4,12 @@ Inboxes are `_INBOX.<site>.<role>.<client>…` (`Subjects.inbox`), so a replica 
 application was answered, and a link carries answers to the roles that may ask across it and to no other.
 
 nats-server's own exceptions, tried with 2.15.1: on a leaf connection `$MQTT.>` passes every allow-list, but not a
-deny-list, so a leaf's permissions carry one; `$JS.ACK.>` and `_R_.>` pass both (and `_GR_.>` when the child claims to be
-a hub). So no consumer of the mesh may rely on acknowledgements: all have `ack_policy: none` and keep their own cursor,
-and then a `+NXT` or an acknowledgement from a hostile child has no effect.
+deny-list, so a leaf's permissions carry one; `$JS.ACK.>` and `_R_.>` pass both (and `_GR_.>` when the child claims to
+be a hub). So no consumer of the mesh may rely on acknowledgements: all have `ack_policy: none` and keep their own
+cursor, and then a `+NXT` or an acknowledgement from a hostile child has no effect.
 
-Whoever listens to a link names scope, sender and receiver (`Subjects.link`), and the roles here are given exactly those:
-what a link would not carry is refused at the site, with an error, rather than silently not arriving.
+Whoever listens to a link names scope, sender and receiver (`Subjects.link`), and the roles here are given exactly
+those: what a link would not carry is refused at the site, with an error, rather than silently not arriving.
 """
 
 from __future__ import annotations

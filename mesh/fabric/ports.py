@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import secrets
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -49,34 +49,39 @@ def uplink_is_local(topology: Topology, site: str) -> bool:
     return host in ("0.0.0.0", "::", "localhost", "::1") or host.startswith("127.")
 
 
-def read_ports(folder: StateFolder, topology: Topology) -> dict[str, SitePorts]:
+def read_ports(folder: StateFolder, topology: Topology, sites: Collection[str] | None = None) -> dict[str, SitePorts]:
     """What `ensure_ports` chose, without choosing; raises NotRunningError when a site has no ports yet."""
     known = _decode(read_machine(folder))
-    if missing := [site for site in sorted(topology.sites) if not _complete(topology, site, known.get(site))]:
+    here = sorted(topology.sites if sites is None else sites)
+    if missing := [site for site in here if not _complete(topology, site, known.get(site))]:
         raise NotRunningError(f"site {missing[0]} of {topology.mesh}", str(folder.root))
-    return {site: _site_ports(known[site]) for site in sorted(topology.sites)}
+    return {site: _site_ports(known[site]) for site in here}
 
 
 def ensure_ports(
     folder: StateFolder,
     topology: Topology,
+    sites: Collection[str] | None = None,
     *,
     is_free: Callable[[str, int], bool] | None = None,
 ) -> dict[str, SitePorts]:
-    """Ports of every site, chosen when missing and kept.
+    """Ports of the sites on this machine (default: all of the topology), chosen when missing and kept.
 
     While nothing of the mesh runs on this machine, a system-chosen port that a foreign process has taken meanwhile is
     replaced, and a declared one that is taken raises PortInUseError. Raises FabricError when `machine.json` is
     garbled. Processes that a running mesh consists of call `read_ports`.
     """
     free = is_free or port_is_free
+    here = sorted(topology.sites if sites is None else sites)
 
     def choose(document: dict[str, Any]) -> dict[str, SitePorts]:
         known = _decode(document)
         settled = _runs(folder, topology)
-        fresh = _candidates({port for ports in known.values() for port in ports.values() if port}, topology, free)
+        taken = {port for ports in known.values() for port in ports.values() if port} | _declared(topology)
+        hosts = {topology.sites[site].listen.host for site in here if topology.sites[site].nats is None}
+        fresh = _candidates(taken, sorted({LOOPBACK, *hosts}), free)
         chosen: dict[str, SitePorts] = {}
-        for site in sorted(topology.sites):
+        for site in here:
             ports = _choose(topology, site, known.get(site, {}), settled, free, fresh)
             chosen[site] = _site_ports(ports)
         document[_KEY] = {**document.get(_KEY, {}), **{site: asdict(ports) for site, ports in chosen.items()}}
@@ -129,14 +134,12 @@ def _choose(
     return chosen
 
 
-def _candidates(taken: set[int], topology: Topology, free: Callable[[str, int], bool]) -> Iterator[int]:
+def _candidates(taken: set[int], hosts: list[str], free: Callable[[str, int], bool]) -> Iterator[int]:
     """Free ports in a circle from a random beginning, so that two meshes started together seldom collide."""
-    avoid = taken | _declared(topology)
-    hosts = sorted({LOOPBACK, *(site.listen.host for site in topology.sites.values() if site.nats is None)})
     begin = secrets.randbelow(_LAST - _FIRST)
     for step in range(_LAST - _FIRST):
         port = _FIRST + (begin + step) % (_LAST - _FIRST)
-        if port not in avoid and all(free(host, port) for host in hosts):
+        if port not in taken and all(free(host, port) for host in hosts):
             yield port
     raise FabricError(f"no port between {_FIRST} and {_LAST} is free", "stop other servers or declare ports")
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 _PROC = Path("/proc")
+_POLL_S = 0.01
 
 
 @dataclass(frozen=True)
@@ -35,23 +37,30 @@ class ServerProcess:
                 return False
             return True
 
-    async def gone(self, deadline_s: float) -> bool:
-        """Waits up to `deadline_s` seconds for its end; tells whether it ended."""
-        ends = asyncio.get_running_loop().time() + deadline_s
-        while self.verified():
-            if asyncio.get_running_loop().time() >= ends:
-                return False
-            await asyncio.sleep(0.01)
-        return True
-
 
 async def end(process: ServerProcess, deadline_s: float) -> bool:
-    """SIGTERM, then SIGKILL after `deadline_s` seconds; tells whether it is gone in the end."""
-    process.send(signal.SIGTERM)
-    if await process.gone(deadline_s):
-        return True
-    process.send(signal.SIGKILL)
-    return await process.gone(deadline_s)
+    """SIGTERM, then SIGKILL after `deadline_s` seconds; tells whether it is gone in the end, its sockets included."""
+    with _pidfd(process.pid) as descriptor:
+        if descriptor is None or not process.verified():
+            return True
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(descriptor, number)
+            if await _ended(descriptor, deadline_s):
+                return True
+    return False
+
+
+async def _ended(descriptor: int, deadline_s: float) -> bool:
+    """Waits up to `deadline_s` seconds for the process behind a pidfd, which is readable once it has ended."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    ends = asyncio.get_running_loop().time() + deadline_s
+    while not poll.poll(0):
+        if asyncio.get_running_loop().time() >= ends:
+            return False
+        await asyncio.sleep(_POLL_S)
+    return True
 
 
 def running_server(pid_file: Path, config: Path) -> ServerProcess | None:

@@ -28,6 +28,8 @@ from mesh.topology.tree import children, parent
 _PROBE_S = 1.0
 """Patience with one question to a server on this machine."""
 _POLL_S = 0.02
+_DYING_S = 1.0
+"""A killed process may hold its sockets for a moment after its command line is gone."""
 
 
 class NatsServer:
@@ -97,7 +99,7 @@ class NatsServer:
                     return False
                 await self._end(running)
             self._check_disk()
-            self._check_ports()
+            await self._check_ports(ends)
             self._write(text)
             await self._launch(ends)
             return True
@@ -187,15 +189,18 @@ class NatsServer:
         if free < needed:
             raise DiskFullError(str(self._files.root), free, needed)
 
-    def _check_ports(self) -> None:
-        """Names the taken port before a server is started."""
+    async def _check_ports(self, ends: float) -> None:
+        """Names the taken port before a server is started; waits a moment for one that a dying server still holds."""
         own, listen = self._ports[self._site], self._topology.sites[self._site].listen
         wanted = [("client port", listen.host, own.client), ("monitor port", LOOPBACK, own.monitor)]
         if children(self._topology, self._site):
             wanted.append(("leaf port", listen.host, own.leaf))
+        ends = min(ends, launch.now() + _DYING_S)
         for what, host, port in wanted:
-            if not port_is_free(host, port):
-                raise PortInUseError(f"the nats-server of site {self._site} ({what})", host, port)
+            while not port_is_free(host, port):
+                if launch.now() >= ends:
+                    raise PortInUseError(f"the nats-server of site {self._site} ({what})", host, port)
+                await asyncio.sleep(_POLL_S)
 
     async def _launch(self, ends: float) -> None:
         offset = launch.length(self._files.nats_log)
@@ -262,7 +267,8 @@ class NatsServer:
             log = self._log(offset)
             if "Failed to reload server configuration" in log:
                 self._write(before)
-                raise failure(self._site, log, "did not take over its new configuration")
+                told = "did not take over its new configuration"
+                raise failure(self._site, log, told, told)
             if "Reloaded server configuration" in log:
                 return await self._serves(ends)
             await asyncio.sleep(_POLL_S)
@@ -270,7 +276,8 @@ class NatsServer:
 
     async def _end(self, running: ServerProcess) -> None:
         await end(running, self._settings.fabric.stop_deadline_s)
-        if self._child is not None and self._child.poll() is not None:
+        if self._child is not None and self._child.pid == running.pid:
+            self._child.wait()
             self._child = None
 
     def _discard(self, child: subprocess.Popen[bytes]) -> None:

@@ -33,8 +33,8 @@ def telling_line(log: str) -> str | None:
     return found.get("FTL") or found.get("ERR") or found.get("WRN")
 
 
-def failure(site: str, log: str, otherwise: str) -> FabricError:
-    """The error for a nats-server that did not start; `otherwise` is the reason when the log tells none."""
+def failure(site: str, log: str, otherwise: str, what: str = "did not start") -> FabricError:
+    """The error for a nats-server that `what`, because of `log`'s telling line; `otherwise` when it has none."""
     line = telling_line(log)
     for candidate in log.splitlines():
         if match := _ADDRESS.search(candidate):
@@ -44,6 +44,6 @@ def failure(site: str, log: str, otherwise: str) -> FabricError:
     line = line.rstrip(".")
     remedies = (remedy for pattern, remedy in _REMEDIES if pattern.search(line))
     return FabricError(
-        f"the nats-server of site {site} did not start: {line}",
+        f"the nats-server of site {site} {what}: {line}",
         next(remedies, "see nats.log in the site's folder"),
     )

@@ -6,10 +6,8 @@ Ray's calls block, so they run in one thread; the event loop never waits for the
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
@@ -18,7 +16,6 @@ import ray.exceptions
 from mesh.errors import RayError
 from mesh.placement import Node, Placed
 from mesh.runtime.actor import ReplicaActor
-from mesh.runtime.ray_head import environment
 from mesh.runtime.spec import ReplicaSpec
 
 T = TypeVar("T")
@@ -46,10 +43,11 @@ class Cluster:
         self._namespace = namespace(mesh)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ray")
 
-    async def join(self, token: Path | None) -> None:
-        """Connects; raises RayError when the cluster is away or refuses the token."""
-        if token is not None:
-            os.environ.update(environment(token))
+    async def join(self) -> None:
+        """Connects with the token that this process's environment named when Ray was imported.
+
+        Raises RayError when the cluster is away or refuses the token.
+        """
         try:
             await self._call(self._init, CONNECT_DEADLINE_S)
         except (ConnectionError, RuntimeError, ValueError) as error:
@@ -57,13 +55,7 @@ class Cluster:
             raise RayError(f"the Ray cluster at {self.address} cannot be joined ({first})", "check `ray`") from error
 
     def _init(self) -> None:
-        ray.init(
-            address=self.address,
-            namespace=self._namespace,
-            log_to_driver=False,
-            configure_logging=False,
-            include_dashboard=False if self.address == "local" else None,
-        )
+        ray.init(address=self.address, namespace=self._namespace, log_to_driver=False, configure_logging=False)
 
     async def nodes(self) -> tuple[Node, ...]:
         """Living nodes with their labels and total resources."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from mesh.folder import StateFolder
 from mesh.health import LinkStatus, SiteStatus, encode
 from mesh.placement import plan
 from mesh.runtime.cluster import Cluster
-from mesh.runtime.ray_head import ensure_token, start_head, stop_head, wait_for_head
+from mesh.runtime.ray_head import start_head, stop_head, wait_for_head
 from mesh.runtime.spec import replica_spec
 from mesh.settings import Settings
 from mesh.site.forwarder import SCOPE, TOPIC, CursorFile, Forwarder, Receiver
@@ -84,8 +85,13 @@ class SiteProcess:
         self._step = "its nats-server"
         self._stop = asyncio.Event()
 
-    async def run(self) -> None:
-        """Serves until `request_stop`; raises what made it impossible to go on."""
+    async def run(self, arm: Callable[[], None]) -> None:
+        """Serves until `request_stop`; raises what made it impossible to go on.
+
+        `arm` sets the caller's signal handlers; Ray replaces them when it joins, so it is called twice.
+        """
+        self._arm = arm
+        arm()
         try:
             await self._start()
             waiting = [asyncio.create_task(event.wait()) for event in (self._stop, self._tasks.failed)]
@@ -191,7 +197,8 @@ class SiteProcess:
         }
         self._step = "its Ray cluster"
         self._cluster = Cluster(await self._ray_address(), self.topology.mesh)
-        await self._cluster.join(ensure_token(self.folder))
+        await self._cluster.join()
+        self._arm()
         self._supervisor = Supervisor(self.site, specs, self._cluster, self._clock, self.settings.supervisor)
         await self._supervisor.check()
         health = self._subjects.health(self.site, None, None)

@@ -93,7 +93,7 @@ class Connection:
         """The first reply; raises Away when nobody listens or none came within `timeout_s`."""
         try:
             found = await self.client.request(subject, payload, timeout=timeout_s, headers=cast(Any, headers))
-        except (nats.errors.TimeoutError, nats.errors.NoRespondersError, nats.errors.Error) as error:
+        except (TimeoutError, nats.errors.Error) as error:
             raise self._away(subject) from error
         return cast(Message, found)
 
@@ -113,7 +113,7 @@ class Connection:
         """Waits until the server has taken everything sent so far; raises Away."""
         try:
             await self.client.flush(timeout=cast(Any, timeout_s))
-        except nats.errors.Error as error:
+        except (TimeoutError, nats.errors.Error) as error:
             raise self._away("a flush") from error
 
     async def stop_intake(self) -> None:

@@ -25,7 +25,7 @@ from mesh.errors import FabricError
 from mesh.settings import StreamSettings
 from mesh.transport.connection import MSG_ID, Away, Connection
 
-_AWAY = (nats.errors.Error, nats.js.errors.ServiceUnavailableError, nats.js.errors.NoStreamResponseError)
+_AWAY = (TimeoutError, nats.errors.Error, nats.js.errors.ServiceUnavailableError, nats.js.errors.NoStreamResponseError)
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ async def read(
         while True:
             try:
                 found = await pull.fetch(batch, timeout=wait_s)
-            except nats.errors.TimeoutError:
+            except TimeoutError:
                 if not connection.connected:
                     raise Away(f"{connection.login.url} is away", "try again when it is back") from None
                 yield []

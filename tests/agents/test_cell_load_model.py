@@ -15,6 +15,12 @@ from agents.training import cell_load, milan
 from agents.training.perceptron import Perceptron, Settings, average, train
 from mesh.telemetry.generator import Generator, Profile
 
+
+def features_of(history: dict[int, float], hour: int) -> np.ndarray:
+    """The features of a history given by hour."""
+    return load_features(np.array([history.get(hour - age, np.nan) for age in range(HISTORY_HOURS)]), hour)
+
+
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "agents" / "models" / "cell-load.onnx"
 PROFILE = ROOT / "topologies" / "profiles" / "city-load.json"
@@ -104,7 +110,7 @@ def test_the_stated_scores_are_good_enough(session: ort.InferenceSession) -> Non
 
 
 def test_the_model_forecasts_from_the_first_observation(session: ort.InferenceSession) -> None:
-    value, spread = forecast(session, load_features({384_500: 55.0}, 384_500)[None, :])
+    value, spread = forecast(session, features_of({384_500: 55.0}, 384_500)[None, :])
     assert 20.0 < value[0, 0] < 110.0
     assert 1.0 < spread[0, 0] < 40.0
 
@@ -119,7 +125,7 @@ def test_any_history_gives_a_finite_load_and_a_positive_spread(
     session: ort.InferenceSession, ages: dict[int, float], newest: float, hour: int
 ) -> None:
     history = {hour: newest, **{hour - age: load for age, load in ages.items()}}
-    value, spread = forecast(session, load_features(history, hour)[None, :])
+    value, spread = forecast(session, features_of(history, hour)[None, :])
     low, high = cell_load.SPREAD_LIMITS
     assert 0.0 <= value[0, 0] < 1000.0
     assert low * 0.999 <= spread[0, 0] <= high * 1.001
@@ -160,9 +166,7 @@ def test_the_graph_computes_what_the_heads_compute() -> None:
     ready = (x - mean) * inverse
     np.testing.assert_allclose(value, np.maximum(model.value(ready), 0.0), rtol=1e-4, atol=1e-4)
     limits = np.log(cell_load.SPREAD_LIMITS)
-    np.testing.assert_allclose(
-        spread, np.exp(np.clip(model.spread(ready), *limits)), rtol=1e-4, atol=1e-4
-    )
+    np.testing.assert_allclose(spread, np.exp(np.clip(model.spread(ready), *limits)), rtol=1e-4, atol=1e-4)
 
 
 def test_a_perceptron_learns_and_the_average_is_the_mean_of_the_members() -> None:

@@ -16,12 +16,18 @@ from agents.load_features import (
     load_features,
 )
 
+
+def features_of(history: dict[int, float], hour: int) -> np.ndarray:
+    """The features of a history given by hour."""
+    return load_features(np.array([history.get(hour - age, np.nan) for age in range(HISTORY_HOURS)]), hour)
+
+
 HOUR = 384_500
 LOADS = st.floats(0.0, 150.0)
 
 
 def named(history: dict[int, float], hour: int = HOUR) -> dict[str, float]:
-    return dict(zip(FEATURES, load_features(history, hour).tolist(), strict=True))
+    return dict(zip(FEATURES, features_of(history, hour).tolist(), strict=True))
 
 
 def whole_history() -> dict[int, float]:
@@ -39,17 +45,15 @@ def test_the_agents_form_and_the_training_form_give_the_same_numbers(data: st.Da
     known = rng.integers(1, HISTORY_HOURS + 1, values.shape)
     matrix = load_feature_matrix(values, HOUR, known)
     for cell, at in {(0, 0), (0, hours - 1), (1, hours // 2), (1, hours - 1)}:
-        history = {
-            HOUR + k: values[cell, k] for k in range(max(0, at - known[cell, at] + 1), at + 1)
-        }
+        history = {HOUR + k: values[cell, k] for k in range(max(0, at - known[cell, at] + 1), at + 1)}
         if np.isnan(values[cell, at]):
             assert np.isnan(matrix[cell, at]).all()
         else:
-            np.testing.assert_array_equal(matrix[cell, at], load_features(history, HOUR + at))
+            np.testing.assert_array_equal(matrix[cell, at], features_of(history, HOUR + at))
 
 
 def test_there_is_one_number_per_name_and_a_unit_for_each() -> None:
-    features = load_features(whole_history(), HOUR)
+    features = features_of(whole_history(), HOUR)
     assert features.shape == (len(FEATURES),)
     assert features.dtype == np.float32
     assert len(set(FEATURES)) == len(FEATURES)
@@ -87,14 +91,12 @@ def test_a_missing_week_is_taken_from_a_nearer_day_and_a_missing_day_from_now() 
 def test_later_and_too_old_hours_are_ignored(others: dict[int, float]) -> None:
     history = whole_history()
     outside = {HOUR + k: v for k, v in others.items() if k > 0 or k <= -HISTORY_HOURS}
-    expected = load_features(history, HOUR)
-    np.testing.assert_array_equal(load_features({**history, **outside}, HOUR), expected)
+    expected = features_of(history, HOUR)
+    np.testing.assert_array_equal(features_of({**history, **outside}, HOUR), expected)
 
 
 @given(st.dictionaries(st.integers(1, HISTORY_HOURS - 1), LOADS), LOADS)
-def test_features_are_finite_and_loads_stay_within_the_seen_range(
-    ages: dict[int, float], newest: float
-) -> None:
+def test_features_are_finite_and_loads_stay_within_the_seen_range(ages: dict[int, float], newest: float) -> None:
     history = {HOUR: newest, **{HOUR - age: load for age, load in ages.items()}}
     features = named(history)
     assert all(np.isfinite(figure) for figure in features.values())
@@ -112,7 +114,7 @@ def test_a_load_that_is_not_finite_counts_as_missing(gap: float) -> None:
 @pytest.mark.parametrize("history", [{}, {HOUR - 1: 5.0}, {HOUR: float("nan")}])
 def test_a_missing_newest_load_is_refused(history: dict[int, float]) -> None:
     with pytest.raises(ValueError, match=f"no finite load for hour {HOUR}"):
-        load_features(history, HOUR)
+        features_of(history, HOUR)
 
 
 def test_the_calendar_is_that_of_the_forecast_hour_in_local_time() -> None:

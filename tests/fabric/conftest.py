@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from mesh.errors import FabricError
 from mesh.fabric.launch import find_binary
 

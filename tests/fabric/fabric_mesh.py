@@ -15,6 +15,7 @@ from typing import Any
 import nats
 import nkeys
 from nats.aio.client import Client
+from ruamel.yaml import YAML
 
 from mesh.fabric.config import RELOADABLE
 from mesh.fabric.identity import Identities, ensure_identities
@@ -26,7 +27,6 @@ from mesh.settings import Settings
 from mesh.subjects import Subjects
 from mesh.topology.model import Topology
 from mesh.topology.tree import children, parent, top_down
-from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[2]
 
@@ -146,7 +146,7 @@ class Fabric:
         return {subject for subject in subjects if subject.lower() not in refused}
 
     async def _refused(self, client: Client, what: str) -> set[str]:
-        """Subjects refused so far, in small letters as nats-py tells errors; one more that must come tells that all have."""
+        """Subjects refused so far, in small letters as nats-py tells them; one more that must come ends the waiting."""
         fence = f"nobody.{os.urandom(4).hex()}"
         await client.publish(fence, b"")
 

@@ -10,15 +10,16 @@ from pathlib import Path
 
 import pytest
 from fabric_mesh import Fabric, fabric, metro, until
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from raw_leaf import RawLeaf
+
 from mesh.fabric import permissions
 from mesh.fabric.config import RELOADABLE
 from mesh.fabric.permissions import Permissions
 from mesh.subjects import SITE_FAMILIES
 from mesh.topology.model import Topology
 from mesh.topology.tree import parent, region
-from nats.aio.client import Client
-from nats.aio.msg import Msg
-from raw_leaf import RawLeaf
 
 HOLES = ("$JS.ACK.DECISIONS.name.1.1.1.1.0", "_R_.x", "_GR_.x.y.z")
 """What nats-server lets pass the permissions of a leaf connection."""
@@ -248,9 +249,7 @@ def test_a_child_without_denials_gets_and_sends_no_more(nats_server: Path, tmp_p
     [{}, {"is_hub": True, "domain": "north"}, {"domain": "core", "cluster": "other"}],
     ids=["plain", "as hub", "as another domain"],
 )
-def test_a_hostile_child_gets_and_sends_no_more(
-    nats_server: Path, tmp_path: Path, claims: dict[str, object]
-) -> None:
+def test_a_hostile_child_gets_and_sends_no_more(nats_server: Path, tmp_path: Path, claims: dict[str, object]) -> None:
     """A leaf by hand with the child's real seed, which obeys nothing it is told and listens to everything."""
 
     async def scenario() -> None:

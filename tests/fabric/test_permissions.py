@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 from fabric_mesh import Fabric, fabric, metro, new_seed
-from mesh.fabric import permissions
-from mesh.subjects import Subjects
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StreamConfig
+
+from mesh.fabric import permissions
+from mesh.subjects import Subjects
 
 NORTH_SAYS = {
     "replica": {
@@ -33,6 +34,7 @@ NORTH_SAYS = {
         "$JS.API.STREAM.CREATE.DECISIONS",
         "$JS.API.STREAM.INFO.DECISIONS",
         "$JS.API.CONSUMER.CREATE.DECISIONS.c.metro.decision.>",
+        "$JS.API.CONSUMER.MSG.NEXT.DECISIONS.c",
     },
     "app": {
         "metro.infer.overload",
@@ -63,6 +65,7 @@ NORTH_HEARS = {
     "replica": {
         "metro.telemetry.north.cell.1",
         "metro.decision.>",
+        "metro.decision.edge.north-a.*.*",
         "metro.infer.overload",
         "metro.infer.overload.north",
         "metro.drain.north.overload.0",
@@ -184,7 +187,7 @@ def test_a_foreign_or_misplaced_credential_is_refused(nats_server: Path, tmp_pat
             wrong = [tmp_path / "foreign.nk", mesh.identities.get("replica", "south").seed_file]
             wrong.append(mesh.identities.get("leaf", "north-a").seed_file)
             for seed in wrong:
-                with pytest.raises(NatsError, match="(?i)authorization"):
+                with pytest.raises(NatsError, match=r"(?i)authorization"):
                     await mesh.join("north", seed, "_INBOX.north.app.x")
 
     asyncio.run(scenario())

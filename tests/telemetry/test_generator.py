@@ -68,9 +68,7 @@ def same_area(near: dict[str, str]) -> np.ndarray:
 
 @given(IDS, STEPS, st.integers(0, 2**40))
 @settings(max_examples=30, deadline=None)
-def test_a_restarted_generator_goes_on_with_the_same_values(
-    ids: list[str], step: int, seed: int
-) -> None:
+def test_a_restarted_generator_goes_on_with_the_same_values(ids: list[str], step: int, seed: int) -> None:
     running = Generator(Profile.from_mapping(mapping(burst_rate_per_day=4.0)), ids, seed)
     earlier = running.series(step - 3, 3)
     restarted = Generator(Profile.from_mapping(mapping(burst_rate_per_day=4.0)), ids, seed)
@@ -220,9 +218,7 @@ def test_the_committed_profile_is_what_the_data_give() -> None:
 def test_generated_load_agrees_with_the_milan_data() -> None:
     data = milan.read_milan(MILAN)
     percent = data.percent[:, : milan.column(milan.TEST_START)]
-    measured = load_profile.statistics(
-        percent, milan.FIRST_HOUR, load_profile.distances(data.ids) == 1
-    )
+    measured = load_profile.statistics(percent, milan.FIRST_HOUR, load_profile.distances(data.ids) == 1)
     near = in_fours(160)
     loads = Generator(city(), list(near), 11, near).series(milan.FIRST_HOUR, percent.shape[1])
     figures = load_profile.statistics(loads, milan.FIRST_HOUR, same_area(near))

@@ -76,9 +76,7 @@ def test_only_whole_numbers_in_float_notation_are_rewritten_as_ids(text: str, cl
         ("\n", "a\n", "m.csv: there are no values"),
     ],
 )
-def test_a_bad_wide_table_says_where_what_and_the_remedy(
-    matrix: str, ids: str, sentence: str
-) -> None:
+def test_a_bad_wide_table_says_where_what_and_the_remedy(matrix: str, ids: str, sentence: str) -> None:
     with pytest.raises(TableError) as caught:
         wide(matrix, ids)
     assert sentence in str(caught.value)
@@ -200,9 +198,7 @@ def test_a_table_refuses_parts_that_do_not_fit() -> None:
     st.floats(0.01, 100.0),
 )
 @settings(max_examples=40, deadline=None)
-def test_percent_of_p99_ignores_the_unit_and_puts_the_p99_at_100(
-    rows: list[list[float]], unit: float
-) -> None:
+def test_percent_of_p99_ignores_the_unit_and_puts_the_p99_at_100(rows: list[list[float]], unit: float) -> None:
     values = np.array(rows)
     percent = percent_of_p99(values, None)
     np.testing.assert_allclose(percent, percent_of_p99(values * unit, None), rtol=1e-9)
