@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from pydantic import BaseModel
 
-from agents.forecasting import features_at, history, remember
+from agents.forecasting import features_for, remember
 from agents.kpi import CellKpi
 from agents.load_features import FEATURES
 from mesh import Agent, Decision, observe
@@ -61,4 +61,4 @@ class CellAnomaly(Agent):
     def prepare(self, observation: BaseModel) -> np.ndarray:
         """The features of the cell that `observation`, a CellKpi, is about."""
         assert isinstance(observation, CellKpi)
-        return features_at(history(self, observation.cell), observation.time)
+        return features_for(self, observation)

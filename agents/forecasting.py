@@ -48,7 +48,7 @@ class CellForecast(Agent):
     def prepare(self, observation: BaseModel) -> np.ndarray | Sequence[float]:
         """The features of the cell that `observation`, a CellKpi, is about."""
         assert isinstance(observation, CellKpi)
-        return features_at(history(self, observation.cell), observation.time)
+        return features_for(self, observation)
 
 
 def remember(agent: Agent, kpi: CellKpi) -> Series:
@@ -61,7 +61,9 @@ def history(agent: Agent, cell: str) -> Series:
     return agent.memory.series("prb_dl", cell, length=HISTORY_HOURS)
 
 
-def features_at(series: Series, time: datetime) -> np.ndarray:
-    """The model's features [len(FEATURES)] for the hour after `time`."""
-    hour = int(time.timestamp() // HOUR_S)
-    return load_features(series.window(HOUR_S, hour, HISTORY_HOURS), hour)
+def features_for(agent: Agent, kpi: CellKpi) -> np.ndarray:
+    """The model's features [len(FEATURES)] for the hour after `kpi`, which counts even if it is older than the history."""
+    hour = int(kpi.time.timestamp() // HOUR_S)
+    window = history(agent, kpi.cell).window(HOUR_S, hour, HISTORY_HOURS)
+    window[0] = kpi.prb_dl
+    return load_features(window, hour)

@@ -62,6 +62,8 @@ def load_features(window: FloatArray, hour: int) -> npt.NDArray[np.float32]:
     """
     if not math.isfinite(window[0]):
         raise ValueError(f"the history has no finite load for hour {hour}; pass the newest observed hour")
+    if np.isfinite(window).all():
+        return _whole(window, hour)
     features: npt.NDArray[np.float32] = _features(window[None, :], np.array([hour]))[0]
     return features
 
@@ -104,14 +106,34 @@ def _features(window: FloatArray, hours: npt.NDArray[np.integer]) -> npt.NDArray
     result[..., :at] = filled[..., _LAG_PLACES]
     result[..., at] = loads[..., :_DAY].sum(axis=-1) / np.maximum(count_day, 1)
     result[..., at + 1] = loads.sum(axis=-1) / np.maximum(count, 1)
-    result[..., at + 2] = filled[..., _DAY - 1 :: _DAY].mean(axis=-1)
-    result[..., at + 3] = filled[..., _DAY::_DAY].mean(axis=-1)
+    result[..., at + 2] = filled[..., _DAY - 1 :: _DAY].sum(axis=-1) / (HISTORY_HOURS // _DAY)
+    result[..., at + 3] = filled[..., _DAY::_DAY].sum(axis=-1) / (HISTORY_HOURS // _DAY - 1)
     result[..., at + 4] = _mean_change(loads[..., : _DAY + 1], seen[..., : _DAY + 1])
     result[..., at + 5] = count_day / _DAY
     result[..., at + 6] = count / HISTORY_HOURS
     result[..., at + 7 :] = _CALENDAR[(hours + 1 + UTC_OFFSET_HOURS) % len(_CALENDAR)]
     if not complete:
         result[~seen[..., 0]] = np.nan
+    return result
+
+
+def _whole(window: FloatArray, hour: int) -> npt.NDArray[np.float32]:
+    """As `_features` for one window without gaps, the live agent's usual case, in half the time."""
+    result = np.empty(len(FEATURES), dtype=np.float32)
+    at = len(LAGS)
+    day, rest = np.add.reduceat(window, (0, _DAY)).tolist()
+    change = np.abs(window[:_DAY] - window[1 : _DAY + 1])
+    result[:at] = window[_LAG_PLACES]
+    result[at : at + 7] = (
+        day / _DAY,
+        (day + rest) / HISTORY_HOURS,
+        window[_DAY - 1 :: _DAY].sum() / (HISTORY_HOURS // _DAY),
+        window[_DAY::_DAY].sum() / (HISTORY_HOURS // _DAY - 1),
+        change.sum() / _DAY,
+        1.0,
+        1.0,
+    )
+    result[at + 7 :] = _CALENDAR[(hour + 1 + UTC_OFFSET_HOURS) % len(_CALENDAR)]
     return result
 
 

@@ -63,6 +63,8 @@ class ReplicaSettings:
     """Decisions not yet acknowledged by the stream; the oldest are dropped and counted beyond it."""
     outbox_window: int = 256
     """Decisions in flight to the stream at once."""
+    outbox_linger_s: float = 0.005
+    """Decisions that answered an inference request wait this long to be sent together, off the asker's path."""
     ack_timeout_s: float = 2.0
     """A decision not acknowledged by then is sent again under the same id."""
     payload_bytes_max: int = 64 * 1024

@@ -31,10 +31,7 @@ TOKEN_BYTES_MAX = 200
 
 def escape(name: str) -> str:
     """One token for any non-empty name; raises SubjectError when empty or over TOKEN_BYTES_MAX bytes."""
-    if _PLAIN.match(name):
-        token = name
-    else:
-        token = _UNPLAIN.sub(_escape_character, name)
+    token = name if _PLAIN.match(name) else _UNPLAIN.sub(_escape_character, name)
     if not token:
         raise SubjectError("an empty name cannot be a subject token", "give it at least one character")
     if len(token) > TOKEN_BYTES_MAX:

@@ -28,44 +28,48 @@ class Series:
 
     def __init__(self, length: int, points: Iterable[tuple[float, float]] = ()) -> None:
         self.length = length
-        self._points: OrderedDict[float, float] = OrderedDict(points)
-        self._trim()
+        newest = sorted(dict(points).items())[-length:] if length else []
+        self._size = len(newest)
+        self._times = np.zeros(length)
+        self._values = np.zeros(length)
+        for place, (time, value) in enumerate(newest):
+            self._times[place], self._values[place] = time, value
 
     def __len__(self) -> int:
-        return len(self._points)
+        return self._size
 
     def __iter__(self) -> Iterator[tuple[float, float]]:
         """(time, value) from the oldest to the newest."""
-        return iter(self._points.items())
+        return iter(zip(self._times[: self._size].tolist(), self._values[: self._size].tolist(), strict=True))
 
     @property
     def last(self) -> tuple[float, float] | None:
         """The newest (time, value)."""
-        return next(reversed(self._points.items()), None)
+        return (float(self._times[self._size - 1]), float(self._values[self._size - 1])) if self._size else None
 
     def window(self, step_s: float, newest: int, count: int) -> NDArray[np.float64]:
         """Values [count] on a grid of `step_s` seconds since the epoch, that of step `newest` first, NaN where none is.
 
         Of several values in one step the newest counts.
         """
-        times = np.fromiter(self._points.keys(), np.float64, len(self._points))
-        values = np.fromiter(self._points.values(), np.float64, len(self._points))
-        ages = newest - np.floor(times / step_s).astype(np.int64)
+        ages = newest - np.floor(self._times[: self._size] / step_s).astype(np.int64)
         inside = (ages >= 0) & (ages < count)
         result = np.full(count, np.nan)
-        result[ages[inside]] = values[inside]
+        result[ages[inside]] = self._values[: self._size][inside]
         return result
 
     def _append(self, time: float, value: float) -> None:
-        newest = self.last
-        self._points[time] = value
-        if newest is not None and time < newest[0]:
-            self._points = OrderedDict(sorted(self._points.items()))
-        self._trim()
-
-    def _trim(self) -> None:
-        while len(self._points) > self.length:
-            self._points.popitem(last=False)
+        newest = self._times[self._size - 1] if self._size else -np.inf
+        if time > newest:
+            if self._size == self.length:
+                self._times[:-1], self._values[:-1] = self._times[1:], self._values[1:]
+            else:
+                self._size += 1
+            self._times[self._size - 1], self._values[self._size - 1] = time, value
+        elif time == newest:
+            self._values[self._size - 1] = value
+        else:
+            self.__init__(self.length, [*self, (time, value)])  # type: ignore[misc]
 
 
 @dataclass

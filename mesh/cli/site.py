@@ -38,6 +38,9 @@ def run(
         typer.Option("--ray", help="'own' starts a head, 'shared' waits for that of 'mesh up', or HOST:PORT."),
     ] = "own",
     telemetry: Annotated[Path | None, typer.Option("--telemetry", help="Folder of recorded telemetry.")] = None,
+    publish: Annotated[
+        bool, typer.Option("--publish/--no-telemetry", help="Publish the telemetry of the topology's sources.")
+    ] = True,
     epoch: Annotated[
         float | None, typer.Option("--epoch", help="Unix time of the replay's begin.", hidden=True)
     ] = None,
@@ -53,7 +56,7 @@ def run(
     os.environ.update(environment(ensure_token(folder)))  # Ray reads them when it is imported, just below
     from mesh.site.process import SiteOptions, SiteProcess
 
-    chosen = SiteOptions(site, file.absolute().parent, ray, telemetry, epoch)
+    chosen = SiteOptions(site, file.absolute().parent, ray, telemetry, epoch, publish)
     process = SiteProcess(topology, folder, chosen)
 
     def arm() -> None:

@@ -44,6 +44,9 @@ def up(
         Path | None,
         typer.Option("--telemetry", help="Folder of recorded telemetry; default: the topology's own source."),
     ] = None,
+    publish: Annotated[
+        bool, typer.Option("--publish/--no-telemetry", help="Publish the telemetry of the topology's sources.")
+    ] = True,
     duration: Annotated[
         str | None, typer.Option("--for", help="Stop so long after everything is ready, such as 20s.")
     ] = None,
@@ -64,7 +67,7 @@ def up(
     clock = SystemClock()
     statuses = Statuses(clock)
     settings = Settings()
-    mesh = LocalMesh(topology, folder, LocalOptions(file, ray, telemetry), settings, clock, statuses.served)
+    mesh = LocalMesh(topology, folder, LocalOptions(file, ray, telemetry, publish), settings, clock, statuses.served)
 
     async def work() -> bool:
         stop = asyncio.Event()

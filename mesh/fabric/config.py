@@ -70,7 +70,7 @@ def render(
         f"ping_max: {fabric.ping_max}",
         *([] if listen.tls is None else ["tls {", *_certificates(listen.tls, base), "}"]),
         *_jetstream(topology, site, folder, settings),
-        *_leafnodes(topology, site, ports, fabric, base),
+        *_leafnodes(topology, site, ports, identities, fabric, base),
         *_account(topology, site, identities),
     ]
     return "\n".join(lines) + "\n"
@@ -122,7 +122,12 @@ def _jetstream(topology: Topology, site: str, folder: SiteFolder, settings: Sett
 
 
 def _leafnodes(
-    topology: Topology, site: str, ports: Mapping[str, SitePorts], fabric: FabricSettings, base: Path
+    topology: Topology,
+    site: str,
+    ports: Mapping[str, SitePorts],
+    identities: Identities,
+    fabric: FabricSettings,
+    base: Path,
 ) -> list[str]:
     lines = ["leafnodes {", "  no_advertise: true", f"  reconnect: {_quote(_duration(fabric.leaf_reconnect_s))}"]
     listen = topology.sites[site].listen
@@ -131,15 +136,16 @@ def _leafnodes(
         if listen.tls is not None:
             lines += ["  tls {", *_indent(_certificates(listen.tls, base), 2), "  }"]
     if (url := uplink_url(topology, site, ports)) is not None:
-        lines += ["  remotes: [", "    {", *_indent(_remote(topology, site, url, base), 6), "    }", "  ]"]
+        lines += ["  remotes: [", "    {", *_indent(_remote(topology, site, url, identities, base), 6), "    }", "  ]"]
     return [*lines, "}"]
 
 
-def _remote(topology: Topology, site: str, url: str, base: Path) -> list[str]:
+def _remote(topology: Topology, site: str, url: str, identities: Identities, base: Path) -> list[str]:
     denials = permissions.uplink_denials(Subjects(topology.mesh), topology, site)
     lines = [
         f"url: {_quote(url)}",
         f"account: {_quote(topology.mesh)}",
+        f"# The seed of {identities.get('leaf', site).public}:",
         'include "uplink.conf"',
         f"deny_imports: {_list(denials.imports)}",
         f"deny_exports: {_list(denials.exports)}",

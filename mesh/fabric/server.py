@@ -10,6 +10,7 @@ import asyncio
 import signal
 import subprocess
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from pathlib import Path
 
 from mesh.errors import DiskFullError, FabricError, PortInUseError
@@ -93,11 +94,12 @@ class NatsServer:
             text = self._render()
             running = self._running()
             if running is not None:
-                if self._text() == text and await self._serves(ends):
+                if self._text() == text and await self._serves(ends) and await self._loaded():
                     return False
                 if config.reloadable(self._text(), text) and await self._reload(running, text, ends):
                     return False
                 await self._end(running)
+                ends = launch.now() + self._settings.fabric.ready_deadline_s
             self._check_disk()
             await self._check_ports(ends)
             self._write(text)
@@ -254,6 +256,15 @@ class NatsServer:
                 return False
             await asyncio.sleep(_POLL_S)
         return True
+
+    async def _loaded(self) -> bool:
+        """Whether the server has read its file since it was written, so that no reload was cut off in between."""
+        _, page = await ask(LOOPBACK, self._ports[self._site].monitor, "/varz", _PROBE_S)
+        try:
+            read = datetime.fromisoformat(str(page.get("config_load_time")))
+        except ValueError:
+            return False
+        return read.timestamp() >= self._files.nats_config.stat().st_mtime
 
     async def _reload(self, running: ServerProcess, text: str, ends: float) -> bool:
         """Writes `text` and lets the server take it over; False when it did not before the deadline.

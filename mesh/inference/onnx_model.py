@@ -80,7 +80,7 @@ class OnnxModel:
             )
             for found in session.get_inputs()
         )
-        self._outputs = tuple(found.name for found in session.get_outputs())
+        self._outputs = [found.name for found in session.get_outputs()]
         metadata = session.get_modelmeta().custom_metadata_map
         self.metadata: dict[str, str] = dict(metadata)
         self.features = _features(metadata)
@@ -122,7 +122,7 @@ class OnnxModel:
 
     def _call(self, inputs: Tensors) -> Tensors:
         try:
-            return dict(zip(self._outputs, self._session.run(None, inputs), strict=True))
+            return dict(zip(self._outputs, self._session.run(self._outputs, inputs), strict=True))
         except (ValueError, *_LOAD_ERRORS) as error:
             wanted = "; ".join(f"{i.name} {list(i.shape)}".replace("None", "any") for i in self.inputs)
             given = "; ".join(f"{name} {list(np.shape(tensor))}" for name, tensor in inputs.items())
@@ -181,7 +181,7 @@ def _features(metadata: dict[str, str]) -> tuple[str, ...]:
         ) from error
 
 
-def _rule(metadata: dict[str, str], outputs: tuple[str, ...]) -> ConfidenceRule | None:
+def _rule(metadata: dict[str, str], outputs: list[str]) -> ConfidenceRule | None:
     text = metadata.get("mesh.confidence")
     if text is None:
         return None

@@ -7,6 +7,7 @@ outbox. Inference requests pass the inlets by: who asks is waiting.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import secrets
@@ -80,7 +81,7 @@ class Replica:
             Path(spec.seed_file) if spec.seed_file else None,
         )
         self._connection = await connect(login, spec.settings.client)
-        self._outbox = Outbox(self._connection, self._settings, self._published)
+        self._outbox = Outbox(self._connection, self._settings, self._clock, self._published)
         self._tasks.start("heartbeat", self._beat())
         try:
             await self._load()
@@ -89,6 +90,8 @@ class Replica:
             self.health.state, self.health.reason = "failed", str(error)
         else:
             await self._serve()
+            gc.collect()
+            gc.freeze()  # what is loaded now lives as long as the replica; collections need not walk it
             self.health.state = "ready"
             await self._say()
         await self._until_gone()
@@ -125,6 +128,7 @@ class Replica:
             await self._connection.subscribe(subjects.decision(None, None, agent, None), self._on_decision)
         await self._connection.subscribe(subjects.infer(spec.agent), self._on_infer, queue="infer")
         await self._connection.subscribe(subjects.infer(spec.agent, spec.site), self._on_infer, queue="infer")
+        await self._outbox.open()
         self._tasks.start("inlets", self._work())
         self._tasks.start("outbox", self._outbox.run())
         self._tasks.start("memory", self._keep_memory())
@@ -188,7 +192,7 @@ class Replica:
             else:
                 accepted = self._dispatcher.accept_decision(arrival.site, arrival.payload)
             self._dispatcher.admit(accepted, accepted.input_digest if arrival.site else "")
-            self._send(await self._dispatcher.decide(accepted), arrival.arrived)
+            await self._send(await self._dispatcher.decide(accepted), arrival.arrived)
         except Rejected as rejected:
             await self._reject(f"{arrival.handler.kind} {arrival.id}", arrival.payload, rejected)
 
@@ -198,7 +202,7 @@ class Replica:
             await asyncio.sleep(max(0.0, due - self._clock.monotonic()))
             due = max(due + handler.period_s, self._clock.monotonic())
             try:
-                self._send(await self._dispatcher.tick(handler), self._clock.monotonic())
+                await self._send(await self._dispatcher.tick(handler), self._clock.monotonic())
             except Rejected as rejected:
                 await self._reject(handler.method, b"", rejected)
 
@@ -212,10 +216,11 @@ class Replica:
             await self._answer(message, rejected)
             return
         self.health.inferences += 1
-        payload = self._send(events[:1], arrived) if events else b"null"
+        outgoing = [self._outgoing(event, arrived) for event in events]
         if message.reply:
-            await self._connection.publish(message.reply, payload, _OK_HEADERS)
-        self._send(events[1:], arrived)
+            await self._connection.publish(message.reply, outgoing[0].payload if outgoing else b"null", _OK_HEADERS)
+        for one in outgoing:
+            self._outbox.put_later(one)
 
     def _accept_request(self, payload: bytes) -> Accepted:
         """An inference request is an observation of the one kind the agent observes, or of the one that fits."""
@@ -237,16 +242,15 @@ class Replica:
             headers = {"Nats-Service-Error-Code": code, "Nats-Service-Error": rejected.reason}
             await self._connection.publish(message.reply, body, headers)
 
-    def _send(self, events: list[CloudEvent], arrived: float) -> bytes:
-        """Hands decisions to the outbox; returns the last one's bytes."""
-        payload = b""
+    async def _send(self, events: list[CloudEvent], arrived: float) -> None:
         for event in events:
-            payload = encode_event(event)
-            subject = self._subjects.decision(self.spec.tier, self.spec.site, self.spec.agent, event.subject)
-            self._arrivals.setdefault(event.id, arrived)
-            self._outbox.put(Outgoing(event.id, subject, payload))
-        self.health.decisions += len(events)
-        return payload
+            await self._outbox.put(self._outgoing(event, arrived))
+
+    def _outgoing(self, event: CloudEvent, arrived: float) -> Outgoing:
+        self.health.decisions += 1
+        self._arrivals.setdefault(event.id, arrived)
+        subject = self._subjects.decision(self.spec.tier, self.spec.site, self.spec.agent, event.subject)
+        return Outgoing(event.id, subject, encode_event(event))
 
     def _published(self, outgoing: Outgoing) -> None:
         arrived = self._arrivals.pop(outgoing.id, None)

@@ -52,6 +52,8 @@ class LocalOptions:
     ray: RayForm = "shared"
     telemetry: Path | None = None
     """Folder of recorded telemetry."""
+    publish: bool = True
+    """Whether sites publish the telemetry of their sources; others may publish it instead."""
 
 
 class SiteFailedError(MeshError):
@@ -162,6 +164,8 @@ class LocalMesh:
         arguments += ["--ray", SHARED if self.options.ray == "shared" else "own"]
         if self.options.telemetry is not None:
             arguments += ["--telemetry", str(self.options.telemetry.absolute())]
+        if not self.options.publish:
+            arguments.append("--no-telemetry")
         return arguments
 
 

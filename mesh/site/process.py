@@ -55,6 +55,8 @@ class SiteOptions:
     """Folder of recorded telemetry."""
     epoch: float | None = None
     """Wall time (seconds) at which replay began; None: now."""
+    publish: bool = True
+    """Whether the site publishes the telemetry of its sources."""
 
 
 class SiteProcess:
@@ -125,7 +127,8 @@ class SiteProcess:
         self._tasks.start("server", self._keep_server())
         await self._connection.subscribe(self._subjects.control(self.site, None), self._on_control)
         await self._start_forwarding(url, seed)
-        self._start_telemetry()
+        if self.options.publish:
+            self._start_telemetry()
         await self._start_replicas(url, identities)
 
     async def _start_server(self, ports: dict[str, SitePorts]) -> str:

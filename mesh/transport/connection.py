@@ -80,10 +80,12 @@ class Connection:
         """nats-py's JetStream context, for `mesh.transport.stream`."""
         return self.client.jetstream(timeout=5.0)
 
-    async def publish(self, subject: str, payload: bytes, headers: Mapping[str, str] | None = None) -> None:
+    async def publish(
+        self, subject: str, payload: bytes, headers: Mapping[str, str] | None = None, reply: str = ""
+    ) -> None:
         """Sends without acknowledgement; raises Away when the buffer of a disconnected client is full."""
         try:
-            await self.client.publish(subject, payload, headers=dict(headers) if headers else None)
+            await self.client.publish(subject, payload, reply, dict(headers) if headers else None)
         except (nats.errors.OutboundBufferLimitError, nats.errors.ConnectionClosedError) as error:
             raise self._away(subject) from error
 

@@ -6,7 +6,7 @@ each keeps its own cursor instead.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 import nats.errors
@@ -23,7 +23,7 @@ from nats.js.api import (
 
 from mesh.errors import FabricError
 from mesh.settings import StreamSettings
-from mesh.transport.connection import MSG_ID, Away, Connection
+from mesh.transport.connection import MSG_ID, Away, Connection, Message
 
 _AWAY = (TimeoutError, nats.errors.Error, nats.js.errors.ServiceUnavailableError, nats.js.errors.NoStreamResponseError)
 
@@ -81,6 +81,36 @@ async def store(connection: Connection, subject: str, payload: bytes, id: str, t
     except (*_AWAY, nats.js.errors.APIError) as error:
         raise Away(f"the stream took no {subject} ({error})", "it is sent again under the same id") from error
     return not ack.duplicate
+
+
+class Writer:
+    """Stores many messages at once: sends without waiting, and tells by `on_answer` what became of each id.
+
+    Cheaper than `store` per message: one subscription takes all acknowledgements, whose last token is the id.
+    """
+
+    def __init__(self, connection: Connection, on_answer: Callable[[str, str | None], None]) -> None:
+        """`on_answer(id, error)` is called with None when the stream has stored the message, else with why not."""
+        self._connection = connection
+        self._on_answer = on_answer
+        self._inbox = f"{connection.login.inbox}.stored"
+
+    async def open(self) -> None:
+        """Begins to listen for acknowledgements."""
+        await self._connection.subscribe(f"{self._inbox}.*", self._take)
+
+    async def send(self, subject: str, payload: bytes, id: str) -> None:
+        """Sends one message; `id` is a plain subject token. Raises Away when the client's buffer is full."""
+        await self._connection.publish(subject, payload, {MSG_ID: id}, f"{self._inbox}.{id}")
+
+    async def _take(self, message: Message) -> None:
+        id = message.subject.rpartition(".")[2]
+        if message.headers and message.headers.get("Status") == "503":
+            self._on_answer(id, "there is no stream for it")
+        elif b'"error"' in message.data:
+            self._on_answer(id, message.data.decode(errors="replace"))
+        else:
+            self._on_answer(id, None)
 
 
 async def extent(connection: Connection, stream: str) -> Extent:

@@ -49,7 +49,7 @@ def test_the_agents_form_and_the_training_form_give_the_same_numbers(data: st.Da
         if np.isnan(values[cell, at]):
             assert np.isnan(matrix[cell, at]).all()
         else:
-            np.testing.assert_array_equal(matrix[cell, at], features_of(history, HOUR + at))
+            np.testing.assert_allclose(matrix[cell, at], features_of(history, HOUR + at), rtol=1e-6)
 
 
 def test_there_is_one_number_per_name_and_a_unit_for_each() -> None:

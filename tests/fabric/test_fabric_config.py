@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import socket
 import stat
@@ -118,9 +117,7 @@ def test_ports_are_distinct_and_declared_ones_win(tmp_path: Path) -> None:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         declared = one.getsockname()[1]
-    topology = topology_of(
-        f"{{sites: {{hub: {{tier: regional, listen: {{leaf: {declared}}}}}, rim: {{tier: edge, uplink: {{to: hub}}}}}}}}"
-    )
+    topology = topology_of(PAIR.replace("tier: regional", f"tier: regional, listen: {{leaf: {declared}}}"))
     ports = ensure_ports(StateFolder(tmp_path), topology)
     assert ports["hub"].leaf == declared
     assert ports["hub"].relay is None
@@ -241,4 +238,3 @@ def test_the_telling_line_is_the_fatal_one() -> None:
     )
     assert isinstance(taken, PortInUseError)
     assert taken.port == 4222
-    assert json.dumps(str(taken))

@@ -109,6 +109,30 @@ def test_a_second_start_adopts_and_a_changed_topology_replaces(nats_server: Path
     asyncio.run(scenario())
 
 
+def test_a_file_that_a_running_server_has_not_read_is_reloaded(nats_server: Path, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with fabric(tmp_path, topology_of(LONE)) as mesh:
+            files, pid = mesh.folder.site("solo"), mesh.servers["solo"].pid
+            files.nats_config.touch()
+            assert await mesh.servers["solo"].start() is False
+            assert mesh.servers["solo"].pid == pid
+            assert files.nats_log.read_text().count("Reloaded server configuration") == 1
+            assert await mesh.servers["solo"].start() is False
+            assert files.nats_log.read_text().count("Reloaded server configuration") == 1
+
+    asyncio.run(scenario())
+
+
+def test_a_new_leaf_seed_replaces_the_server(nats_server: Path, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with fabric(tmp_path, topology_of(PAIR)) as mesh:
+            mesh.identities.get("leaf", "rim").seed_file.unlink()
+            assert [await mesh.servers[site].start() for site in ("hub", "rim")] == [True, True]
+            await mesh.linked()
+
+    asyncio.run(scenario())
+
+
 def test_a_server_outlives_its_killed_starter_and_is_adopted(nats_server: Path, tmp_path: Path) -> None:
     arguments = [sys.executable, "-c", STARTER, str(tmp_path), str(Path(__file__).parent)]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, cwd=ROOT, text=True) as starter:
