@@ -16,7 +16,7 @@ _UNPLAIN = re.compile(r"[^A-Za-z0-9_-]")
 _ESCAPED = re.compile(r"(?:[A-Za-z0-9_-]|=[0-9A-F]{2})+\Z")
 _TIERS = ("edge", "regional", "cloud")
 SITE_FAMILIES = (
-    "control", "decision", "drain", "health", "outcome", "reject", "state", "status", "telemetry",
+    "control", "decision", "health", "outcome", "reject", "state", "status", "telemetry",
 )  # fmt: skip
 """Families that never cross a link as themselves; `link` does, and `infer` in its routed form."""
 SCOPES = ("global", "local", "region")
@@ -141,10 +141,6 @@ class Subjects:
     def control(self, site: str, verb: str | None) -> str:
         """Operator's requests to a site process; stays at the site."""
         return f"{self.mesh}.control.{escape(site)}.{_pattern(verb)}"
-
-    def drain(self, site: str, agent: str | None, index: int | None) -> str:
-        """The supervisor's request to a replica to finish and leave; stays at the site."""
-        return f"{self.mesh}.drain.{escape(site)}.{_pattern(agent)}.{'*' if index is None else index}"
 
     def link(self, scope: str | None, sender: str | None, receiver: str | None, topic: str | None = None) -> str:
         """Between neighbours, by scope; `topic` None is everything under it.

@@ -69,7 +69,7 @@ async def measure(topology: Topology, file: Path, folder: StateFolder, agent: st
 
     Raises UsageError when the agent cannot be measured, MeshError when the mesh does not come up.
     """
-    site, kind, payloads = _observations(topology, file, agent)
+    site, payloads = _observations(topology, file, agent)
     settings, clock = Settings(), SystemClock()
     statuses = Statuses(clock)
     mesh = LocalMesh(topology, folder, LocalOptions(file, publish=False), settings, clock, statuses.served)
@@ -103,8 +103,8 @@ async def _ready(mesh: LocalMesh, topology: Topology, statuses: Statuses) -> Non
         failed.cancel()
 
 
-def _observations(topology: Topology, file: Path, agent: str) -> tuple[str, str, list[bytes]]:
-    """A site that runs `agent`, the kind it observes there, and HISTORY observations of one id."""
+def _observations(topology: Topology, file: Path, agent: str) -> tuple[str, list[bytes]]:
+    """A site that runs `agent`, and HISTORY observations of one id there."""
     spec = topology.agents.get(agent)
     if spec is None or spec.model is None:
         raise UsageError(f"{file} has no agent {agent!r} with a model", "name one with --agent")
@@ -116,7 +116,7 @@ def _observations(topology: Topology, file: Path, agent: str) -> tuple[str, str,
             times = [source.begin + index * source.step_s for index in range(HISTORY)]
             rows = [source.at(index) or {} for index in range(HISTORY)]
             found = [observation(kind, id, when, row[id]) for when, row in zip(times, rows, strict=True) if id in row]
-            return site, kind, [msgspec.json.encode(one) for one in found]
+            return site, [msgspec.json.encode(one) for one in found]
     raise UsageError(
         f"{file} has no telemetry at site {site}", "add a generator, which says what observations look like"
     )

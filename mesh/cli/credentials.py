@@ -47,11 +47,15 @@ def application(
         }
         print_json(json.dumps(described))
         return
+    home = found.context_file.parent.parent.parent
     for label, value in (
         ("url", found.url),
         ("seed", found.seed_file),
         ("inbox prefix", found.inbox_prefix),
         ("nats context", found.context_file),
-        ("try", f"nats --context {found.context_file} sub '{mesh.topology.mesh}.decision.>'"),
+        (
+            "try",
+            f"XDG_CONFIG_HOME={home} nats --context {found.context_file.stem} sub '{mesh.topology.mesh}.decision.>'",
+        ),
     ):
         output.print(f"{label:>12}  {value}", highlight=False, markup=False, soft_wrap=True)

@@ -22,7 +22,10 @@ class AppCredentials:
     seed_file: Path
     """nkey seed, mode 0600."""
     context_file: Path
-    """Context for the `nats` command, mode 0600; it names the seed file and holds no secret."""
+    """Context for the `nats` command, mode 0600; it names the seed file and holds no secret.
+
+    It lies in `nats/context` of the credentials folder, where the command finds it when XDG_CONFIG_HOME is that folder.
+    """
     url: str
     """Where the site's server listens."""
     inbox_prefix: str
@@ -68,6 +71,6 @@ def write_app_credentials(
     }
     folder.credentials.mkdir(parents=True, exist_ok=True)
     folder.credentials.chmod(0o700)
-    file = folder.credentials / f"{topology.mesh}.{site}.{name}.json"
+    file = folder.credentials / "nats" / "context" / f"{topology.mesh}.{site}.{name}.json"
     write_atomically(file, json.dumps(context, indent=2) + "\n", mode=0o600)
     return AppCredentials(identity.seed_file, file, url, inbox_prefix)

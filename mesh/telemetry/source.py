@@ -22,6 +22,8 @@ from mesh.telemetry.generator import Generator, Profile
 from mesh.telemetry.table import FloatArray, from_long, from_wide, percent_of_p99
 from mesh.topology.model import GeneratorSource, LongSource, Telemetry, WideSource
 
+WEEK_S = 7 * 86400.0
+
 Row = dict[str, dict[str, float]]
 """Values by field, by id."""
 
@@ -43,18 +45,24 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Recording:
-    """Recorded values: `values` by field, each [ids, steps]."""
+    """Recorded values: `values` by field, each [ids, steps]; index 0 is column `offset`.
+
+    With `period` the last that many columns come again and again after the end.
+    """
 
     begin: float
     step_s: float
     ids: tuple[str, ...]
     values: Mapping[str, FloatArray]
     offset: int
+    period: int | None = None
 
     def at(self, index: int) -> Row | None:
-        column = self.offset + index
-        if column >= next(iter(self.values.values())).shape[1]:
-            return None
+        column, end = self.offset + index, next(iter(self.values.values())).shape[1]
+        if column >= end:
+            if self.period is None:
+                return None
+            column = end - self.period + (column - end) % self.period
         row: Row = {}
         for field, values in self.values.items():
             for number, id in enumerate(self.ids):
@@ -91,14 +99,14 @@ def open_source(spec: Telemetry, kind: str, site: str, base: Path, folder: Path 
         return None
     recorded = folder or (base / spec.folder if spec.folder else None)
     if spec.replay is not None and recorded is not None:
-        return _recording(spec.replay, kind, ids, recorded, spec.begin)
+        return _recording(spec, spec.replay, kind, ids, recorded)
     if spec.generator is not None:
         return _synthetic(spec.generator, site, ids, base, spec.begin)
     return None
 
 
 def _recording(
-    replay: WideSource | LongSource, kind: str, ids: tuple[str, ...], folder: Path, begin: datetime | None
+    spec: Telemetry, replay: WideSource | LongSource, kind: str, ids: tuple[str, ...], folder: Path
 ) -> Recording:
     if isinstance(replay, WideSource):
         step = timedelta(seconds=replay.step)
@@ -116,13 +124,20 @@ def _recording(
     rows = [table.ids.index(id) for id in ids]
     step_s = table.step.total_seconds()
     start = table.start.timestamp()
-    offset = 0 if begin is None else max(0, math.ceil((begin.timestamp() - start) / step_s))
+    offset = 0 if spec.begin is None else max(0, math.ceil((spec.begin.timestamp() - start) / step_s))
     baseline = slice(0, offset) if offset else None
     values: dict[str, FloatArray] = {}
     for field, (column, unit) in columns.items():
         chosen = np.asarray(table.values[column][rows], dtype=np.float64)
         values[field] = percent_of_p99(chosen, baseline) if unit == "percent_of_p99" else chosen
-    return Recording(start + offset * step_s, step_s, ids, values, offset)
+    period = _period(table.steps - offset, step_s) if spec.repeat else None
+    return Recording(start + offset * step_s, step_s, ids, values, offset, period)
+
+
+def _period(steps: int, step_s: float) -> int | None:
+    """How many of the last `steps` columns are repeated: whole weeks where there are any; None for no columns."""
+    week = round(WEEK_S / step_s)
+    return (steps // week * week if week and steps >= week else steps) or None
 
 
 def _synthetic(spec: GeneratorSource, site: str, ids: tuple[str, ...], base: Path, begin: datetime | None) -> Synthetic:
@@ -141,8 +156,8 @@ def due(now: float, epoch: float, speed: float, step_s: float) -> int:
     return math.floor((now - epoch) * speed / step_s + 1e-9) if now >= epoch else -1
 
 
-def due_at(index: int, epoch: float, speed: float, step_s: float) -> float:
-    """Wall time, in seconds, at which `index` is due."""
+def due_at(index: float, epoch: float, speed: float, step_s: float) -> float:
+    """Wall time, in seconds, at which `index`, or a part of a step after it, is due."""
     return epoch + index * step_s / speed
 
 

@@ -255,6 +255,8 @@ class Telemetry(Section):
     """Used when there is no recorded telemetry."""
     begin: datetime | None = None
     """Event time at which replay begins; default: the start of the data."""
+    repeat: bool = False
+    """After the end, recorded telemetry begins again, in whole weeks where it has them; event time goes on."""
     speed: float = Field(default=1.0, gt=0, le=1e6)
     """Event seconds per second of the clock."""
 
