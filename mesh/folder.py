@@ -21,6 +21,16 @@ class SiteFolder:
     root: Path
 
     @property
+    def mark(self) -> str:
+        """Mark of the site process (`mesh.processes`)."""
+        return str(self.root)
+
+    @property
+    def nats_mark(self) -> str:
+        """Mark of the nats-server."""
+        return str(self.nats_config)
+
+    @property
     def nats_config(self) -> Path:
         return self.root / "nats.conf"
 

@@ -15,7 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MARK = "MESH_PROCESS"
+UP = "up"
+"""Word by which the command line of a `mesh up` is known."""
 _PROC = Path("/proc")
+_KILLED_S = 5.0
+"""Time for the kernel to take a killed process away."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,10 @@ class Process:
 def launch(
     arguments: Sequence[str], mark: str, log: Path, environment: Mapping[str, str] | None = None
 ) -> subprocess.Popen[bytes]:
-    """Starts a process in a session of its own, so that it survives its parent; its output goes to `log`."""
+    """Starts a process in a session of its own, so that it survives its parent; its output goes to `log`.
+
+    Raises OSError when the program cannot be run.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         return subprocess.Popen(
@@ -78,16 +85,47 @@ def marked(mark: str) -> list[Process]:
     return [Process(pid, mark) for pid in numbers if pid != os.getpid() and _carries(pid, mark)]
 
 
+def recorded(pid_file: Path, mark: str) -> Process | None:
+    """The process with `mark`: the one the pid file names, or, should that be lost or stale, the first found."""
+    number = read_pid(pid_file)
+    if number is not None and _carries(number, mark):
+        return Process(number, mark)
+    return next(iter(marked(mark)), None)
+
+
+def read_pid(pid_file: Path) -> int | None:
+    """The number in a pid file; None when there is no such file or no number in it."""
+    try:
+        text = pid_file.read_text(encoding="ascii", errors="replace").strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() else None
+
+
+def running_command(pid_file: Path, word: str) -> int | None:
+    """The number in a pid file when that process, not the caller, lives and has `word` in its command line."""
+    number = read_pid(pid_file)
+    if number is None or number == os.getpid():
+        return None
+    try:
+        arguments = (_PROC / str(number) / "cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return None
+    return number if word.encode() in arguments else None
+
+
+async def end(process: Process, deadline_s: float) -> None:
+    """Ends a process: SIGTERM, then SIGKILL at the deadline."""
+    process.signal(signal.SIGTERM)
+    if not await process.gone(deadline_s):
+        process.signal(signal.SIGKILL)
+        await process.gone(_KILLED_S)
+
+
 async def end_marked(mark: str, deadline_s: float) -> int:
     """Ends every process that carries `mark`: SIGTERM, then SIGKILL at the deadline; returns how many there were."""
     found = await asyncio.to_thread(marked, mark)
-    for process in found:
-        process.signal(signal.SIGTERM)
-    ends = asyncio.get_running_loop().time() + deadline_s
-    for process in found:
-        if not await process.gone(max(0.0, ends - asyncio.get_running_loop().time())):
-            process.signal(signal.SIGKILL)
-            await process.gone(1.0)
+    await asyncio.gather(*(end(process, deadline_s) for process in found))
     return len(found)
 
 

@@ -11,6 +11,11 @@ output = Console()
 errors = Console(stderr=True)
 
 
+def print_error(error: object) -> None:
+    """One sentence on stderr, never wrapped."""
+    errors.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+
+
 def print_json(text: str) -> None:
     """One JSON document on one line of stdout, never wrapped or coloured."""
     sys.stdout.write(text + "\n")

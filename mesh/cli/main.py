@@ -9,7 +9,7 @@ import typer
 
 from mesh import __version__
 from mesh.cli import bench, credentials, decisions, down, link, site, topology, up
-from mesh.cli.console import errors
+from mesh.cli.console import errors, print_error
 from mesh.errors import MeshError, TopologyError
 
 app = typer.Typer(
@@ -48,16 +48,16 @@ def main() -> None:
     try:
         code = app(standalone_mode=False)
     except click.UsageError as error:
-        errors.print(f"error: {error.format_message()}; see 'mesh --help'", markup=False, highlight=False)
+        print_error(f"{error.format_message().rstrip('.')}; see 'mesh --help'")
         sys.exit(2)
     except click.Abort:
         sys.exit(130)
     except TopologyError as error:
         for finding in error.findings:
             errors.print(finding, markup=False, highlight=False, soft_wrap=True)
-        errors.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        print_error(error)
         sys.exit(error.exit_code)
     except MeshError as error:
-        errors.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        print_error(error)
         sys.exit(error.exit_code)
     sys.exit(code if isinstance(code, int) else 0)

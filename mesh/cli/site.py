@@ -12,9 +12,9 @@ from typing import Annotated
 import typer
 import uvloop
 
-from mesh.cli.console import log_to_stderr
+from mesh.cli.console import log_to_stderr, print_error
 from mesh.cli.topology import FileArgument
-from mesh.errors import UsageError
+from mesh.errors import RayError, UsageError
 from mesh.folder import state_folder
 from mesh.processes import MARK
 from mesh.runtime.ray_head import ensure_token, environment
@@ -65,4 +65,8 @@ def run(
             loop.remove_signal_handler(number)
             loop.add_signal_handler(number, process.request_stop)
 
-    uvloop.run(process.run(arm))
+    try:
+        uvloop.run(process.run(arm))
+    except RayError as error:
+        print_error(error)
+        os._exit(error.exit_code)  # Ray's exit handlers would wait for a cluster that is gone

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from mesh.health import SiteStatus
@@ -11,45 +13,57 @@ from mesh.site.statuses import Statuses
 from mesh.topology.model import TIERS, Topology
 from mesh.topology.tree import top_down
 
+WIDE = 100
+"""Columns of a terminal below which the table leaves some out."""
+_NARROW_WITHOUT = ("tier", "dropped", "backlog")
+_TEXT_COLUMNS = ("site", "tier", "link", "replicas")
+_NUMBER_COLUMNS = ("obs/s", "dec/s", "p50 ms", "p99 ms", "dropped", "rejected", "errors", "backlog")
 
-def live_table(topology: Topology, statuses: Statuses, title: str) -> Table:
-    """One row per site, parents before children."""
-    table = Table(title=title, title_justify="left", expand=False, pad_edge=False)
-    for name in ("site", "tier", "link", "replicas"):
-        table.add_column(name, no_wrap=True)
-    for name in ("obs/s", "dec/s", "p50 ms", "p99 ms", "dropped", "rejected", "errors", "backlog"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("waiting for", overflow="fold")
+
+def live_table(topology: Topology, statuses: Statuses, title: str, width: int) -> Table:
+    """One row per site, parents before children, and below it what sites wait for; `width` in characters."""
+    names = [n for n in (*_TEXT_COLUMNS, *_NUMBER_COLUMNS) if width >= WIDE or n not in _NARROW_WITHOUT]
+    table = Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE, pad_edge=False)
+    for name in names:
+        table.add_column(name, justify="left" if name in _TEXT_COLUMNS else "right", no_wrap=True)
     for site in top_down(topology):
-        table.add_row(*_row(topology, statuses, site))
+        row = _row(topology, statuses, site)
+        table.add_row(*(row.get(name, "") for name in names))
+    table.caption = "\n".join(_waiting(statuses, site) for site in top_down(topology) if _waiting(statuses, site))
     return table
 
 
-def _row(topology: Topology, statuses: Statuses, site: str) -> list[str]:
-    tier = topology.sites[site].tier
+def _waiting(statuses: Statuses, site: str) -> str:
     status = statuses.latest.get(site)
     if status is None:
-        return [site, tier, "", "", *[""] * 8, "its site process"]
-    silent = statuses.silent(site)
+        return f"{site} waits for its site process"
+    if statuses.silent(site):
+        return f"{site} is silent"
+    return f"{site} waits for {escape(status.waiting_for)}" if status.waiting_for else ""
+
+
+def _row(topology: Topology, statuses: Statuses, site: str) -> dict[str, str]:
+    row = {"site": site, "tier": topology.sites[site].tier}
+    status = statuses.latest.get(site)
+    if status is None:
+        return row
     observed, decided = statuses.rates(site)
     latencies = statuses.latencies(site)
-    p50, p99 = latencies.quantile(0.5), latencies.quantile(0.99)
     ready = sum(replica.state == "ready" for replica in status.replicas)
-    return [
-        site,
-        tier,
-        _link(status),
-        f"[{'green' if status.ready else 'yellow'}]{ready}/{status.wanted}[/]",
-        "" if silent else f"{observed:.0f}",
-        "" if silent else f"{decided:.0f}",
-        _milliseconds(p50),
-        _flagged(topology, status, p99),
-        str(statuses.total("dropped", site)),
-        str(sum(statuses.rejected(site).values()) - statuses.total("errors", site)),
-        str(statuses.total("errors", site)),
-        str(status.backlog) if status.link else "",
-        "[red]silent[/]" if silent else status.waiting_for,
-    ]
+    errors = statuses.total("errors", site)
+    silent = statuses.silent(site)
+    return row | {
+        "link": "[red]silent[/]" if silent else _link(status),
+        "replicas": f"[{'green' if status.ready else 'yellow'}]{ready}/{status.wanted}[/]",
+        "obs/s": "" if silent else f"{observed:.0f}",
+        "dec/s": "" if silent else f"{decided:.0f}",
+        "p50 ms": _milliseconds(latencies.quantile(0.5)),
+        "p99 ms": _flagged(topology, status, latencies.quantile(0.99)),
+        "dropped": str(statuses.total("dropped", site)),
+        "rejected": str(sum(statuses.rejected(site).values()) - errors),
+        "errors": str(errors),
+        "backlog": str(status.backlog) if status.link else "",
+    }
 
 
 def _link(status: SiteStatus) -> str:

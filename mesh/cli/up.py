@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 import typer
 import uvloop
 from rich.live import Live
+from rich.table import Table
 
 from mesh.cli.console import errors, output, print_json
 from mesh.cli.state import Running, StateOption
@@ -122,7 +123,7 @@ class _Show:
             while not stop.is_set() and not self._over():
                 self._look()
                 if live is not None:
-                    live.update(live_table(self._mesh.topology, self._statuses, self._title()), refresh=True)
+                    live.update(self._table(), refresh=True)
                 elif (title := self._progress()) != said:
                     errors.print(title, markup=False, highlight=False, soft_wrap=True)
                     said = title
@@ -130,8 +131,11 @@ class _Show:
         if self._wishes.as_json:
             print_json(json.dumps(summary(self._mesh.topology, self._statuses, self._ready_s)))
         elif live is None:
-            output.print(live_table(self._mesh.topology, self._statuses, self._title()))
+            output.print(self._table())
         return self._ready_s is not None
+
+    def _table(self) -> Table:
+        return live_table(self._mesh.topology, self._statuses, self._title(), output.width)
 
     def _look(self) -> None:
         if self._ready_s is None and self._statuses.ready(self._mesh.topology.sites):

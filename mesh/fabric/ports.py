@@ -15,8 +15,8 @@ from typing import Any
 
 from mesh.errors import FabricError, NotRunningError, PortInUseError
 from mesh.fabric.machine import read_machine, update_machine
-from mesh.fabric.process import alive_with, running_server
 from mesh.folder import StateFolder
+from mesh.processes import UP, recorded, running_command
 from mesh.topology.model import Topology
 from mesh.topology.tree import parent
 
@@ -151,10 +151,10 @@ def _declared(topology: Topology) -> set[int]:
 
 def _runs(folder: StateFolder, topology: Topology) -> bool:
     """Whether any process of the mesh lives here, so that ports are in use by ourselves."""
-    if alive_with(folder.up_pid):
+    if running_command(folder.up_pid, UP):
         return True
     sites = [folder.site(site) for site in sorted(topology.sites)]
-    return any(alive_with(site.site_pid) or running_server(site.nats_pid, site.nats_config) for site in sites)
+    return any(recorded(site.site_pid, site.mark) or recorded(site.nats_pid, site.nats_mark) for site in sites)
 
 
 def _decode(document: dict[str, Any]) -> dict[str, dict[str, int | None]]:

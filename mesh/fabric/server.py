@@ -1,7 +1,7 @@
 """Starts, adopts, reloads and stops the nats-server of one site.
 
 The server runs in a session of its own and outlives the process that started it, kill -9 included: whoever starts the
-site next adopts it. Nothing is ever signalled that is not provably that server (`mesh.fabric.process`).
+site next adopts it. Nothing is ever signalled that is not provably that server (`mesh.processes`).
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from mesh.fabric.identity import ensure_identities, read_seed
 from mesh.fabric.machine import locked_async, write_atomically
 from mesh.fabric.monitor import LinkState, MonitorError, ask, greeting, seconds
 from mesh.fabric.ports import LOOPBACK, SitePorts, port_is_free
-from mesh.fabric.process import ServerProcess, end, running_server
 from mesh.fabric.serverlog import failure
 from mesh.folder import StateFolder
+from mesh.processes import Process, end, recorded
 from mesh.settings import FabricSettings, Settings
 from mesh.topology.model import Topology
 from mesh.topology.tree import children, parent
@@ -158,10 +158,10 @@ class NatsServer:
         host = self._topology.sites[self._site].listen.host
         return {"0.0.0.0": LOOPBACK, "::": "::1"}.get(host, host)
 
-    def _running(self) -> ServerProcess | None:
+    def _running(self) -> Process | None:
         if self._child is not None and self._child.poll() is not None:
             self._child = None
-        return running_server(self._files.nats_pid, self._files.nats_config)
+        return recorded(self._files.nats_pid, self._files.nats_mark)
 
     def _text(self) -> str:
         try:
@@ -266,14 +266,14 @@ class NatsServer:
             return False
         return read.timestamp() >= self._files.nats_config.stat().st_mtime
 
-    async def _reload(self, running: ServerProcess, text: str, ends: float) -> bool:
+    async def _reload(self, running: Process, text: str, ends: float) -> bool:
         """Writes `text` and lets the server take it over; False when it did not before the deadline.
 
         Raises FabricError when the server refused it: it then still runs the old one.
         """
         offset, before = launch.length(self._files.nats_log), self._text()
         self._write(text)
-        running.send(signal.SIGHUP)
+        running.signal(signal.SIGHUP)
         while launch.now() < ends and running.verified():
             log = self._log(offset)
             if "Failed to reload server configuration" in log:
@@ -285,7 +285,7 @@ class NatsServer:
             await asyncio.sleep(_POLL_S)
         return False
 
-    async def _end(self, running: ServerProcess) -> None:
+    async def _end(self, running: Process) -> None:
         await end(running, self._settings.fabric.stop_deadline_s)
         if self._child is not None and self._child.pid == running.pid:
             self._child.wait()
@@ -309,7 +309,7 @@ async def stop_stale(folder: StateFolder, site: str, settings: FabricSettings) -
     Removes the pid file. Tells whether a server was found; a foreign process that got its number is left alone.
     """
     files = folder.site(site)
-    running = running_server(files.nats_pid, files.nats_config)
+    running = recorded(files.nats_pid, files.nats_mark)
     if running is not None:
         await end(running, settings.stop_deadline_s)
     files.nats_pid.unlink(missing_ok=True)

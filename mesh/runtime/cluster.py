@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 CONNECT_DEADLINE_S = 30.0
 """With a wrong token Ray waits for ever."""
-CALL_DEADLINE_S = 20.0
+CALL_DEADLINE_S = 10.0
 """A call that takes longer means that the head is away."""
 LEAVE_DEADLINE_S = 8.0
 """A replica drains for at most twice its acknowledgement timeout."""

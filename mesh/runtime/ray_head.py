@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from mesh.errors import RayError
 from mesh.fabric.machine import read_machine, update_machine, write_atomically
 from mesh.folder import StateFolder
 from mesh.placement import LABEL_VALUE, site_label
-from mesh.processes import Process, end_marked, launch
+from mesh.processes import Process, end, end_marked, launch
 from mesh.topology.model import Topology
 
 NODE_IP = "127.0.0.2"
@@ -73,13 +72,18 @@ def ensure_token(folder: StateFolder) -> Path:
     return folder.ray_token
 
 
+def head_lives(head: Head) -> bool:
+    """Whether the head's process lives; it ends by itself when one of its daemons does."""
+    return Process(head.pid, head.temp).verified()
+
+
 def running_head(folder: StateFolder, key: str) -> Head | None:
     """The head that was started under `key`, if its process lives."""
     known = read_machine(folder).get("ray", {}).get(key)
     if known is None:
         return None
     head = Head(**known)
-    return head if Process(head.pid, head.temp).verified() else None
+    return head if head_lives(head) else None
 
 
 async def start_head(folder: StateFolder, topology: Topology, sites: tuple[str, ...], key: str, log: Path) -> Head:
@@ -147,10 +151,7 @@ async def stop_head(folder: StateFolder, key: str) -> None:
     """Stops the head under `key` with its workers and removes its temporary folder; nothing to do is no error."""
     head = running_head(folder, key)
     if head is not None:
-        process = Process(head.pid, head.temp)
-        process.signal(signal.SIGTERM)
-        if not await process.gone(STOP_DEADLINE_S):
-            process.signal(signal.SIGKILL)
+        await end(Process(head.pid, head.temp), STOP_DEADLINE_S)
     await clear_head(folder, key)
 
 

@@ -202,7 +202,7 @@ class Replica:
             await asyncio.sleep(max(0.0, due - self._clock.monotonic()))
             due = max(due + handler.period_s, self._clock.monotonic())
             try:
-                await self._send(await self._dispatcher.tick(handler), self._clock.monotonic())
+                await self._send(await self._dispatcher.tick(handler), None)
             except Rejected as rejected:
                 await self._reject(handler.method, b"", rejected)
 
@@ -242,13 +242,15 @@ class Replica:
             headers = {"Nats-Service-Error-Code": code, "Nats-Service-Error": rejected.reason}
             await self._connection.publish(message.reply, body, headers)
 
-    async def _send(self, events: list[CloudEvent], arrived: float) -> None:
+    async def _send(self, events: list[CloudEvent], arrived: float | None) -> None:
         for event in events:
             await self._outbox.put(self._outgoing(event, arrived))
 
-    def _outgoing(self, event: CloudEvent, arrived: float) -> Outgoing:
+    def _outgoing(self, event: CloudEvent, arrived: float | None) -> Outgoing:
+        """`arrived` is when the observation arrived (monotonic seconds); None for what the clock caused."""
         self.health.decisions += 1
-        self._arrivals.setdefault(event.id, arrived)
+        if arrived is not None:
+            self._arrivals.setdefault(event.id, arrived)
         subject = self._subjects.decision(self.spec.tier, self.spec.site, self.spec.agent, event.subject)
         return Outgoing(event.id, subject, encode_event(event))
 

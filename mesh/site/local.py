@@ -23,7 +23,7 @@ from mesh.fabric.ports import ensure_ports
 from mesh.fabric.server import stop_stale
 from mesh.folder import StateFolder
 from mesh.placement import LABEL_VALUE, Node, plan, shortages, site_label
-from mesh.processes import Process, end_marked, launch, marked
+from mesh.processes import UP, Process, end_marked, launch, marked, running_command
 from mesh.runtime.ray_head import clear_head, running_head, start_head, stop_head
 from mesh.settings import FabricSettings, Settings
 from mesh.tasks import Tasks
@@ -130,7 +130,7 @@ class LocalMesh:
     async def _clear_killed(self) -> None:
         """Ends site processes that a killed `mesh up` left; their servers and replicas stay, to be adopted."""
         for site in self.topology.sites:
-            for process in await asyncio.to_thread(marked, site_mark(self.folder, site)):
+            for process in await asyncio.to_thread(marked, self.folder.site(site).mark):
                 process.signal(signal.SIGKILL)
                 await process.gone(5.0)
 
@@ -146,7 +146,7 @@ class LocalMesh:
         files = self.folder.site(site)
         failures = 0
         while True:
-            child = await asyncio.to_thread(launch, self._arguments(site), site_mark(self.folder, site), files.site_log)
+            child = await asyncio.to_thread(launch, self._arguments(site), files.mark, files.site_log)
             write_atomically(files.site_pid, str(child.pid))
             while child.poll() is None:
                 await asyncio.sleep(0.1)
@@ -169,19 +169,9 @@ class LocalMesh:
         return arguments
 
 
-def site_mark(folder: StateFolder, site: str) -> str:
-    """Mark of a site process in its environment."""
-    return str(folder.site(site).root)
-
-
 def up_process(folder: StateFolder) -> int | None:
     """Process id of the `mesh up` that watches this folder, when it lives and is not the caller."""
-    try:
-        pid = int(folder.up_pid.read_text())
-        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except (OSError, ValueError):
-        return None
-    return pid if pid != os.getpid() and b"up" in arguments else None
+    return running_command(folder.up_pid, UP)
 
 
 def last_error(log_file: Path) -> str:
@@ -223,7 +213,7 @@ def _generations(sites: list[str], machine: dict[str, object]) -> list[list[str]
 
 
 async def _stop_site(folder: StateFolder, site: str, settings: FabricSettings) -> int:
-    ended = await end_marked(site_mark(folder, site), STOP_DEADLINE_S)
+    ended = await end_marked(folder.site(site).mark, STOP_DEADLINE_S)
     return ended + await stop_stale(folder, site, settings)
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mesh.clock import Clock, SystemClock
-from mesh.errors import MeshError
+from mesh.errors import MeshError, RayError
 from mesh.fabric.identity import Identities, ensure_identities
 from mesh.fabric.monitor import MonitorError
 from mesh.fabric.ports import SitePorts, ensure_ports, uplink_is_local
@@ -24,7 +24,7 @@ from mesh.folder import StateFolder
 from mesh.health import LinkStatus, SiteStatus, encode
 from mesh.placement import plan
 from mesh.runtime.cluster import Cluster
-from mesh.runtime.ray_head import start_head, stop_head, wait_for_head
+from mesh.runtime.ray_head import Head, head_lives, start_head, stop_head, wait_for_head
 from mesh.runtime.spec import replica_spec
 from mesh.settings import Settings
 from mesh.site.forwarder import SCOPE, TOPIC, CursorFile, Forwarder, Receiver
@@ -83,6 +83,7 @@ class SiteProcess:
         self._forwarder: Forwarder | None = None
         self._supervisor: Supervisor | None = None
         self._cluster: Cluster | None = None
+        self._head: Head | None = None
         self._own_head = False
         self._step = "its nats-server"
         self._stop = asyncio.Event()
@@ -208,16 +209,24 @@ class SiteProcess:
         await self._connection.subscribe(health, self._supervisor.on_health)
         await self._supervisor.adopt()
         self._tasks.start("supervisor", self._supervisor.run())
+        if self._head is not None:
+            self._tasks.start("ray", self._watch_ray(self._head))
 
     async def _ray_address(self) -> str:
         address = self.topology.sites[self.site].ray or self.options.ray
         if address == "shared":
-            return (await wait_for_head(self.folder, address)).address
-        if address != "own":
-            return address
-        self._own_head = True
-        log_file = self.folder.site(self.site).root / "ray.log"
-        return (await start_head(self.folder, self.topology, (self.site,), self.site, log_file)).address
+            self._head = await wait_for_head(self.folder, address)
+        elif address == "own":
+            self._own_head = True
+            log_file = self.folder.site(self.site).root / "ray.log"
+            self._head = await start_head(self.folder, self.topology, (self.site,), self.site, log_file)
+        return self._head.address if self._head is not None else address
+
+    async def _watch_ray(self, head: Head) -> None:
+        """Raises RayError when the head is gone: a process can join a second cluster only by starting anew."""
+        while head_lives(head):
+            await asyncio.sleep(self.settings.supervisor.tick_s)
+        raise RayError(f"the Ray head of site {self.site} is gone", "it comes back when the site process starts again")
 
     async def _keep_server(self) -> None:
         """Starts the nats-server again when it has died."""

@@ -19,6 +19,7 @@ from mesh.fabric.monitor import seconds
 from mesh.fabric.ports import SitePorts, ensure_ports, read_ports
 from mesh.fabric.serverlog import failure, telling_line
 from mesh.folder import StateFolder
+from mesh.processes import launch
 from mesh.settings import Settings
 from mesh.topology.model import Topology
 
@@ -142,8 +143,12 @@ def test_a_port_taken_while_nothing_runs_is_chosen_anew_and_the_others_stay(tmp_
 def test_ports_in_use_are_kept_while_the_mesh_runs(tmp_path: Path) -> None:
     folder = StateFolder(tmp_path)
     before = ensure_ports(folder, metro())
-    folder.up_pid.write_text(f"{multiprocessing.current_process().pid}\n")
-    assert ensure_ports(folder, metro(), is_free=lambda host, port: False) == before
+    site_process = launch(["sleep", "60"], folder.site("core").mark, tmp_path / "log")
+    try:
+        assert ensure_ports(folder, metro(), is_free=lambda host, port: False) == before
+    finally:
+        site_process.kill()
+        site_process.wait()
 
 
 def test_a_declared_port_in_use_is_named(tmp_path: Path) -> None:
