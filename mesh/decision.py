@@ -100,6 +100,8 @@ class Basis:
     observed_time: str
     model_digest: str | None = None
     confidence: float | None = None
+    lineage: str = ""
+    """Which memory the agent had: a restarted replica has the same one, a replica begun anew another."""
 
 
 _encoder = msgspec.json.Encoder()

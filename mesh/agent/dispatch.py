@@ -118,7 +118,8 @@ class Dispatcher:
         decisions = [] if result is None else list(result) if isinstance(result, list | tuple) else [result]
         if not decisions:
             return []
-        made = Basis(basis.input_digest, basis.observed_time, self._model_digest, call.confidence)
+        lineage = self.agent.memory.lineage
+        made = Basis(basis.input_digest, basis.observed_time, self._model_digest, call.confidence, lineage)
         now = self._clock.now()
         return [self._envelope(decision, observed, made, now, number) for number, decision in enumerate(decisions)]
 

@@ -77,6 +77,8 @@ class Memory:
     """What one agent remembers: at most `entries_max` entries, the least recently written is forgotten first."""
 
     entries_max: int = 100_000
+    lineage: str = ""
+    """Identity of this memory: kept with it on disk, new when it begins empty."""
     _series: OrderedDict[Address, Series] = field(default_factory=OrderedDict)
     _values: OrderedDict[Address, BaseModel | bytes] = field(default_factory=OrderedDict)
     _changed: set[Address] = field(default_factory=set)

@@ -12,7 +12,11 @@ from pathlib import Path
 from mesh.agent.memory import Address
 from mesh.errors import AgentError
 
-_SCHEMA = "CREATE TABLE IF NOT EXISTS memory (name TEXT, key TEXT, value BLOB, PRIMARY KEY (name, key)) WITHOUT ROWID"
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS memory (name TEXT, key TEXT, value BLOB, PRIMARY KEY (name, key)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS lineage (id TEXT);
+INSERT INTO lineage SELECT lower(hex(randomblob(8))) WHERE NOT EXISTS (SELECT 1 FROM lineage);
+"""
 
 
 class MemoryFile:
@@ -25,7 +29,14 @@ class MemoryFile:
             self._database = sqlite3.connect(path, check_same_thread=False)
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute("PRAGMA synchronous=NORMAL")
-            self._database.execute(_SCHEMA)
+            self._database.executescript(_SCHEMA)
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
+
+    def lineage(self) -> str:
+        """Identity of this file's memory, chosen when the file was made."""
+        try:
+            return str(self._database.execute("SELECT id FROM lineage").fetchone()[0])
         except sqlite3.Error as error:
             raise self._unusable(error) from error
 

@@ -103,8 +103,8 @@ class Replica:
         if spec.model is not None:
             path, limit = Path(spec.model), self._settings.inline_model_s
             model = await asyncio.to_thread(load_model, path, spec.provider, limit)
-        self._memory = Memory(self._settings.ids_max)
         self._file = await asyncio.to_thread(MemoryFile, Path(spec.memory_file))
+        self._memory = Memory(self._settings.ids_max, await asyncio.to_thread(self._file.lineage))
         self._memory.restore(await asyncio.to_thread(self._file.entries))
         random = Random(f"{spec.mesh}/{spec.name}")
         context = Context(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -85,11 +86,14 @@ class LocalMesh:
         if up_process(folder) is not None:
             raise UsageError(f"the mesh {topology.mesh} is up already", "stop it with 'mesh down'")
         await asyncio.to_thread(ensure_identities, folder, topology)
-        await self._clear_killed()
+        adopting = await self._clear_killed()
+        if not adopting and self._replays():
+            await asyncio.to_thread(self._forget)
         ports = await asyncio.to_thread(ensure_ports, folder, topology)
         log.debug("ports: %s", ports)
         write_atomically(folder.up_pid, str(os.getpid()))
-        self.epoch = self.clock.now()
+        known = read_machine(folder).get("epoch")
+        self.epoch = float(known) if adopting and isinstance(known, int | float) else self.clock.now()
         update_machine(folder, self._describe)
         if self._shares_ray():
             self._tasks.start("ray", self._keep_ray())
@@ -127,12 +131,27 @@ class LocalMesh:
     def _shares_ray(self) -> bool:
         return self.options.ray == "shared" and any(s.ray is None for s in self.topology.sites.values())
 
-    async def _clear_killed(self) -> None:
-        """Ends site processes that a killed `mesh up` left; their servers and replicas stay, to be adopted."""
+    async def _clear_killed(self) -> bool:
+        """Ends site processes that a killed `mesh up` left; their servers and replicas stay, to be adopted.
+
+        Tells whether there was anything to adopt.
+        """
+        found = running_head(self.folder, SHARED) is not None
         for site in self.topology.sites:
             for process in await asyncio.to_thread(marked, self.folder.site(site).mark):
+                found = True
                 process.signal(signal.SIGKILL)
                 await process.gone(5.0)
+        return found
+
+    def _replays(self) -> bool:
+        sources = self.topology.telemetry.values()
+        return self.options.publish and any(source.replay or source.generator for source in sources)
+
+    def _forget(self) -> None:
+        """Removes the replicas' memories: replayed event time begins anew, so what they remember lies in its future."""
+        for site in self.topology.sites:
+            shutil.rmtree(self.folder.site(site).memory, ignore_errors=True)
 
     async def _keep_ray(self) -> None:
         sites = tuple(name for name in top_down(self.topology) if self.topology.sites[name].ray is None)

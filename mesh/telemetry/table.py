@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from mesh.errors import TelemetryError
+
 FloatArray = npt.NDArray[np.float64]
 
 SPARSEST = 64
@@ -25,16 +27,15 @@ _FLOAT_ID = re.compile(r"\d+\.\d*([eE][+-]?\d+)?")
 _LARGEST_ID = 2.0**53
 
 
-class TableError(ValueError):
+class TableError(TelemetryError, ValueError):
     """A table that cannot be read: where (`source`, `line`), `what` is wrong and the `remedy`."""
 
     def __init__(self, source: str, line: int | None, what: str, remedy: str) -> None:
         place = source if line is None else f"{source}, line {line}"
-        super().__init__(f"{place}: {what}; {remedy}")
+        super().__init__(f"{place}: {what}", remedy)
         self.source = source
         self.line = line
         self.what = what
-        self.remedy = remedy
 
 
 @dataclass(frozen=True)
