@@ -4,17 +4,11 @@ PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
 BIN := .venv/bin
 READY := .venv/.installed
+SOURCES := mesh agents tests notebooks
 
 # Recorded telemetry, used when it lies beside the project; else the generator stands in.
 RECORDED := $(wildcard ../shared/data/milan-hourly)
 TELEMETRY := $(if $(RECORDED),--telemetry $(RECORDED))
-
-# Tools that keep files of their own keep them here.
-export IPYTHONDIR := $(CURDIR)/.mesh/tools/ipython
-export JUPYTER_CONFIG_DIR := $(CURDIR)/.mesh/tools/jupyter
-export JUPYTER_DATA_DIR := $(CURDIR)/.mesh/tools/jupyter
-export JUPYTER_RUNTIME_DIR := $(CURDIR)/.mesh/tools/jupyter/runtime
-export MPLCONFIGDIR := $(CURDIR)/.mesh/tools/matplotlib
 
 .DEFAULT_GOAL := help
 
@@ -29,12 +23,13 @@ demo: $(READY) ## Run a mesh of seven sites and watch it; Ctrl-C stops it, FOR=3
 
 .PHONY: test
 test: $(READY) ## Run all tests.
-	@$(BIN)/python -m pytest --basetemp=.mesh/pytest
+	@mkdir -p build
+	@$(BIN)/python -m pytest --basetemp=build/pytest
 
 .PHONY: lint
 lint: $(READY) ## Check style, types and import layers.
-	$(BIN)/ruff check
-	$(BIN)/ruff format --check
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 

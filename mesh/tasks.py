@@ -44,3 +44,13 @@ class Tasks:
         for task in reversed(self._tasks.copy()):
             task.cancel()
             await asyncio.wait({task})
+
+
+async def first_of(*events: asyncio.Event) -> None:
+    """Waits until one of `events` is set."""
+    waiting = [asyncio.create_task(event.wait(), name="first of") for event in events]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waiting:
+            task.cancel()

@@ -54,7 +54,8 @@ def test_the_application_is_ten_lines_of_nats_alone() -> None:
 
 def test_every_command_it_shows_exists() -> None:
     commands = get_command(app).commands  # type: ignore[attr-defined]
-    shown = re.findall(r"^(?:\.venv/bin/)?mesh ((?:[a-z]+ ?){1,2})", README, re.M)
+    blocks = "\n".join(re.findall(r"^```sh\n(.*?)^```$", README, re.M | re.S))
+    shown = re.findall(r"^(?:\.venv/bin/)?mesh ((?:[a-z]+ ?){1,2})", blocks, re.M)
     assert shown
     for words in (line.split() for line in shown):
         assert words[0] in commands, words

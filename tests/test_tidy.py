@@ -53,41 +53,50 @@ def _sections(page: Path) -> dict[str, str]:
     return {heading.replace("`", ""): text for heading, text in zip(parts[1::2], parts[2::2], strict=True)}
 
 
-@pytest.mark.parametrize("path", PRODUCT, ids=_name)
-def test_file_is_short(path: Path) -> None:
-    length = len(path.read_text(encoding="utf-8").splitlines())
-    assert length <= FILE_LINES_MAX, f"{length} lines; split it by its nouns"
+def test_files_are_short() -> None:
+    lengths = {_name(path): len(path.read_text(encoding="utf-8").splitlines()) for path in PRODUCT}
+    assert {name: lines for name, lines in lengths.items() if lines > FILE_LINES_MAX} == {}, "split by nouns"
 
 
-@pytest.mark.parametrize("path", PRODUCT, ids=_name)
-def test_functions_are_short(path: Path) -> None:
-    functions = [n for n in ast.walk(_tree(path)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
-    lengths = {f"{f.name} (line {f.lineno})": (f.end_lineno or f.lineno) - f.lineno + 1 for f in functions}
-    assert {name: lines for name, lines in lengths.items() if lines > FUNCTION_LINES_MAX} == {}
+def test_functions_are_short() -> None:
+    long: dict[str, int] = {}
+    for path in PRODUCT:
+        for node in ast.walk(_tree(path)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                lines = (node.end_lineno or node.lineno) - node.lineno + 1
+                long |= {f"{_name(path)}:{node.lineno} {node.name}": lines} if lines > FUNCTION_LINES_MAX else {}
+    assert long == {}
 
 
-@pytest.mark.parametrize("path", [*PRODUCT, *TESTS], ids=_name)
-def test_module_says_what_it_is_for(path: Path) -> None:
-    assert ast.get_docstring(_tree(path)), "write a docstring at the top"
+def test_every_module_says_what_it_is_for() -> None:
+    assert [_name(path) for path in (*PRODUCT, *TESTS) if not ast.get_docstring(_tree(path))] == []
 
 
-@pytest.mark.parametrize("path", [p for p in PRODUCT if "cli" not in p.parts and "training" not in p.parts], ids=_name)
-def test_nothing_prints(path: Path) -> None:
-    assert [line for line, called, _ in _calls(path) if called == "print"] == []
+def test_nothing_prints() -> None:
+    """The command line has its console; training is a program of its own."""
+    silent = [path for path in PRODUCT if not {"cli", "training"} & set(path.parts)]
+    assert [f"{_name(p)}:{line}" for p in silent for line, called, _ in _calls(p) if called == "print"] == []
 
 
-@pytest.mark.parametrize("path", PRODUCT, ids=_name)
-def test_every_task_has_a_name(path: Path) -> None:
+def test_every_task_has_a_name() -> None:
     """A task without a name cannot be told from others when it fails or hangs; `mesh.tasks` owns the lasting ones."""
-    made = [(line, node) for line, called, node in _calls(path) if called.endswith(("create_task", "ensure_future"))]
-    assert [line for line, node in made if "name" not in {keyword.arg for keyword in node.keywords}] == []
+    nameless = [
+        f"{_name(path)}:{line}"
+        for path in PRODUCT
+        for line, called, node in _calls(path)
+        if called.endswith(("create_task", "ensure_future"))
+        and "name" not in {keyword.arg for keyword in node.keywords}
+    ]
+    assert nameless == []
 
 
-@pytest.mark.parametrize("path", TESTS, ids=_name)
-def test_no_test_sleeps_and_hopes(path: Path) -> None:
+def test_no_test_sleeps_and_hopes() -> None:
     """Tests poll to a deadline, or move a clock by hand."""
-    names = {"time.sleep", "sleep"} if "from time import" in path.read_text(encoding="utf-8") else {"time.sleep"}
-    assert [line for line, called, _ in _calls(path) if called in names] == []
+    found = []
+    for path in TESTS:
+        names = {"time.sleep", "sleep"} if "from time import" in path.read_text(encoding="utf-8") else {"time.sleep"}
+        found += [f"{_name(path)}:{line}" for line, called, _ in _calls(path) if called in names]
+    assert found == []
 
 
 def test_only_declared_packages_are_imported() -> None:
@@ -113,7 +122,8 @@ def test_every_dependency_beyond_the_core_list_has_a_reason() -> None:
 def test_versions_are_locked_without_addresses() -> None:
     lines = [line for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if line[:1] != "#"]
     assert [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+", line)] == []
-    assert lines == sorted(lines, key=str.lower)
+    names = [line.partition("==")[0].lower() for line in lines]
+    assert names == sorted(set(names))
 
 
 def _commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:
@@ -209,28 +219,26 @@ def test_the_public_names_are_complete() -> None:
     assert all(getattr(importlib.import_module("mesh"), name).__doc__ for name in mesh.__all__)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=_name)
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_lead_somewhere() -> None:
     """Relative links name a file, and a heading of it if they say so."""
     broken = []
-    for target in re.findall(r"\]\(([^)#\s]*(?:#[^)\s]*)?)\)", page.read_text(encoding="utf-8")):
-        if "://" in target:
-            continue
-        name, _, anchor = target.partition("#")
-        place = (page.parent / name) if name else page
-        headings = {_anchor(heading) for heading in _sections(place)} if place.suffix == ".md" and anchor else set()
-        if not place.exists() or (anchor and anchor not in headings):
-            broken.append(target)
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+            name, _, anchor = target.partition("#")
+            place = (page.parent / name) if name else page
+            if "://" in target or (place.exists() and (not anchor or anchor in _anchors(place))):
+                continue
+            broken.append(f"{_name(page)}: {target}")
     assert broken == []
 
 
-def _anchor(heading: str) -> str:
-    """The fragment that a rendered heading gets."""
-    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+def _anchors(page: Path) -> set[str]:
+    """The fragments that rendered headings get."""
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in _sections(page)}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=_name)
-def test_page_has_one_title(page: Path) -> None:
-    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
-    assert len(re.findall(r"^# ", text, re.M)) == 1
-    assert text.startswith("# ")
+def test_every_page_has_one_title() -> None:
+    for page in PAGES:
+        text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+        assert text.startswith("# "), _name(page)
+        assert len(re.findall(r"^# ", text, re.M)) == 1, _name(page)

@@ -29,6 +29,7 @@ from mesh.site.local import LocalMesh, LocalOptions
 from mesh.site.statuses import Statuses, Watch
 from mesh.subjects import Subjects
 from mesh.telemetry.source import observation, open_source
+from mesh.topology.endpoint import Endpoint, endpoint
 from mesh.topology.model import Topology
 from mesh.topology.tree import select
 from mesh.transport.connection import Connection, Login, connect
@@ -77,11 +78,13 @@ async def measure(topology: Topology, file: Path, folder: StateFolder, agent: st
     identities = ensure_identities(folder, topology)
     watch = Watch(topology.mesh, identities.get("operator"), statuses, settings)
     try:
-        urls = {name: f"nats://127.0.0.1:{ports.client}" for name, ports in read_ports(folder, topology).items()}
-        for name, url in urls.items():
-            watch.follow(name, url)
+        base = file.absolute().parent
+        ports = read_ports(folder, topology)
+        servers = {name: endpoint(topology, name, ports[name].client, base) for name in topology.sites}
+        for name, server in servers.items():
+            watch.follow(name, server)
         await _ready(mesh, topology, statuses)
-        return await _measure_site(topology, file, identities, site, urls[site], agent, payloads, plan, settings)
+        return await _measure_site(topology, file, identities, site, servers[site], agent, payloads, plan, settings)
     finally:
         await watch.aclose()
         await mesh.stop()
@@ -127,7 +130,7 @@ async def _measure_site(
     file: Path,
     identities: Identities,
     site: str,
-    url: str,
+    server: Endpoint,
     agent: str,
     payloads: list[bytes],
     plan: Plan,
@@ -136,12 +139,12 @@ async def _measure_site(
     subjects = Subjects(topology.mesh)
     model = load_model((file.absolute().parent / topology.models[topology.agents[agent].model or ""].file).resolve())
     app = identities.get("app", site)
-    login = Login(url, "bench", subjects.inbox(site, "app", app.name), app.seed_file)
+    login = Login(server, "bench", subjects.inbox(site, "app", app.name), app.seed_file)
     connection = await connect(login, settings.client)
     echo_subject = subjects.infer("bench-echo")
     replica = identities.get("replica", site)
     echo = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "mesh.bench.echo", url, echo_subject),
+        *(sys.executable, "-m", "mesh.bench.echo", server.url, echo_subject),
         *(str(replica.seed_file), subjects.inbox(site, "replica", "bench-echo")),
         stdout=asyncio.subprocess.PIPE,
     )

@@ -14,6 +14,7 @@ from mesh.fabric.context import write_app_credentials
 from mesh.fabric.ports import read_ports
 from mesh.fabric.server import NatsServer
 from mesh.settings import Settings
+from mesh.subjects import Subjects
 
 app = typer.Typer(help="Write credentials.", no_args_is_help=True)
 
@@ -47,15 +48,13 @@ def application(
         }
         print_json(json.dumps(described))
         return
+    subject = Subjects(mesh.topology.mesh).decisions
     home = found.context_file.parent.parent.parent
     for label, value in (
         ("url", found.url),
         ("seed", found.seed_file),
         ("inbox prefix", found.inbox_prefix),
         ("nats context", found.context_file),
-        (
-            "try",
-            f"XDG_CONFIG_HOME={home} nats --context {found.context_file.stem} sub '{mesh.topology.mesh}.decision.>'",
-        ),
+        ("try", f"XDG_CONFIG_HOME={home} nats --context {found.context_file.stem} sub '{subject}'"),
     ):
         output.print(f"{label:>12}  {value}", highlight=False, markup=False, soft_wrap=True)

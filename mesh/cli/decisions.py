@@ -78,7 +78,7 @@ def decisions(
     """Print decisions as they arrive; Ctrl-C ends it."""
     mesh = find_running(state)
     if site is not None:
-        mesh.url(site)
+        mesh.endpoint(site)
     if agent is not None and agent not in mesh.topology.agents:
         known = ", ".join(sorted(mesh.topology.agents))
         raise UsageError(f"{mesh.topology.mesh} has no agent {agent!r}", f"name one of {known}")
@@ -122,7 +122,7 @@ async def _replay(connection: Connection, subject: str, printer: _Printer) -> No
 
 async def _connect(mesh: Running, at: str) -> Connection:
     inbox = Subjects(mesh.topology.mesh).inbox(at, "operator", "decisions")
-    login = Login(mesh.url(at), "operator decisions", inbox, mesh.identities.get("operator").seed_file)
+    login = Login(mesh.endpoint(at), "operator decisions", inbox, mesh.identities.get("operator").seed_file)
     try:
         return await connect(login, Settings().client, 3.0)
     except MeshError as error:

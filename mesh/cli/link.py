@@ -37,7 +37,7 @@ def heal(a: A, b: B, state: StateOption = None) -> None:
 
 async def _ask(verb: str, a: str, b: str, mesh: Running) -> None:
     for name in (a, b):
-        mesh.url(name)
+        mesh.endpoint(name)
     ends = {a: parent(mesh.topology, a), b: parent(mesh.topology, b)}
     if ends[a] != b and ends[b] != a:
         links = ", ".join(f"{site}–{up}" for site in sorted(mesh.topology.sites) if (up := parent(mesh.topology, site)))
@@ -45,7 +45,7 @@ async def _ask(verb: str, a: str, b: str, mesh: Running) -> None:
     child = a if ends[a] == b else b
     subjects = Subjects(mesh.topology.mesh)
     login = Login(
-        mesh.url(child),
+        mesh.endpoint(child),
         "operator link",
         subjects.inbox(child, "operator", "link"),
         mesh.identities.get("operator").seed_file,

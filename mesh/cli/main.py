@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-import click
 import typer
+from typer.exceptions import TyperException
 
 from mesh import __version__
 from mesh.cli import bench, credentials, decisions, down, link, site, topology, up
@@ -47,15 +47,17 @@ def main() -> None:
     """Entry point: exit code 0, 1 for a failed job, 2 for wrong use."""
     try:
         code = app(standalone_mode=False)
-    except click.UsageError as error:
-        print_error(f"{error.format_message().rstrip('.')}; see 'mesh --help'")
-        sys.exit(2)
-    except click.Abort:
+    except typer.Abort:
         sys.exit(130)
     except TopologyError as error:
         for finding in error.findings:
             errors.print(finding, markup=False, highlight=False, soft_wrap=True)
         print_error(error)
+        sys.exit(error.exit_code)
+    except TyperException as error:
+        message = error.format_message().rstrip(".")
+        if message:  # a bare command has printed its help instead
+            print_error(f"{message}; see 'mesh --help'")
         sys.exit(error.exit_code)
     except MeshError as error:
         print_error(error)

@@ -13,6 +13,7 @@ from mesh.fabric.identity import Identities, ensure_identities
 from mesh.fabric.machine import read_machine
 from mesh.fabric.ports import read_ports
 from mesh.folder import StateFolder
+from mesh.topology.endpoint import Endpoint, endpoint
 from mesh.topology.load import load
 from mesh.topology.model import Topology
 from mesh.topology.tree import top_down
@@ -36,17 +37,13 @@ class Running:
         """The site without uplink."""
         return top_down(self.topology)[0]
 
-    def url(self, site: str) -> str:
+    def endpoint(self, site: str) -> Endpoint:
         """Where the site's server listens; raises UsageError for an unknown site."""
         if site not in self.topology.sites:
             known = ", ".join(sorted(self.topology.sites))
             raise UsageError(f"{self.topology.mesh} has no site {site!r}", f"name one of {known}")
-        given = self.topology.sites[site].nats
-        if given is not None:
-            return given
-        listen = self.topology.sites[site].listen
-        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(listen.host, listen.host)
-        return f"{'tls' if listen.tls else 'nats'}://{host}:{read_ports(self.folder, self.topology)[site].client}"
+        port = read_ports(self.folder, self.topology)[site].client
+        return endpoint(self.topology, site, port, self.file.absolute().parent)
 
 
 def find_folder(state: Path | None) -> StateFolder:

@@ -13,7 +13,7 @@ from mesh.site.statuses import Statuses
 from mesh.topology.model import TIERS, Topology
 from mesh.topology.tree import top_down
 
-WIDE = 100
+WIDE = 116
 """Columns of a terminal below which the table leaves some out."""
 _NARROW_WITHOUT = ("tier", "dropped", "backlog")
 _TEXT_COLUMNS = ("site", "tier", "link", "replicas")

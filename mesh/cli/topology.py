@@ -47,7 +47,7 @@ def validate(
         tiers = [site.tier for site in topology.sites.values()]
         counts = ", ".join(f"{tiers.count(tier)} {tier}" for tier in ("cloud", "regional", "edge") if tier in tiers)
         output.print(
-            f"{file} is valid: mesh {topology.mesh}, {len(tiers)} sites ({counts}),"
+            f"{file} is valid: mesh {topology.mesh}, {len(tiers)} site{'' if len(tiers) == 1 else 's'} ({counts}),"
             f" {len(topology.agents)} agents, {len(plan(topology))} replicas",
             markup=False,
             highlight=False,

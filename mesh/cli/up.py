@@ -80,7 +80,7 @@ def up(
         watch = Watch(topology.mesh, running.identities.get("operator"), statuses, settings)
         try:
             for site in topology.sites:
-                watch.follow(site, running.url(site))
+                watch.follow(site, running.endpoint(site))
             show = _Show(running, statuses, wishes, begun)
             watched = asyncio.create_task(show.run(stop), name="show")
             failed = asyncio.create_task(mesh.failure(), name="failure")

@@ -100,12 +100,12 @@ def uplink_url(topology: Topology, site: str, ports: Mapping[str, SitePorts]) ->
             f"site {site} cannot know the port of its uplink to {above}",
             f"declare listen.leaf for site {above} in the topology",
         )
+    scheme = "nats-leaf" if listen.tls is None else "tls"
     if uplink_is_local(topology, site):
         relay = ports[site].relay
         if relay is None:
             raise FabricError(f"site {site} has no port for its uplink's relay", "choose ports with ensure_ports")
-        return f"nats-leaf://{_address(LOOPBACK, relay)}"
-    scheme = "tls" if listen.tls is not None else "nats-leaf"
+        return f"{scheme}://{_address(LOOPBACK, relay)}"
     return f"{scheme}://{_address(listen.host, listen.leaf or 0)}"
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from mesh.errors import UsageError
 from mesh.fabric.identity import ensure_app
 from mesh.fabric.machine import write_atomically
-from mesh.fabric.ports import LOOPBACK, read_ports
+from mesh.fabric.ports import read_ports
 from mesh.folder import StateFolder
 from mesh.subjects import Subjects
+from mesh.topology.endpoint import endpoint
 from mesh.topology.model import Topology
 
 
@@ -43,16 +44,12 @@ def write_app_credentials(
     """
     if site not in topology.sites:
         raise UsageError(f"{topology.mesh} has no site {site!r}", f"name one of {', '.join(sorted(topology.sites))}")
-    listen, given = topology.sites[site].listen, topology.sites[site].nats
-    host = {"0.0.0.0": LOOPBACK, "::": "::1"}.get(listen.host, listen.host)
-    address = f"[{host}]" if ":" in host else host
-    scheme = "nats" if listen.tls is None else "tls"
-    url = given or f"{scheme}://{address}:{read_ports(folder, topology)[site].client}"
+    server = endpoint(topology, site, read_ports(folder, topology)[site].client, base or Path())
     identity = ensure_app(folder, site, name)
     inbox_prefix = Subjects.inbox(site, "app", name)
     context = {
         "description": f"application {name} at site {site} of mesh {topology.mesh}",
-        "url": url,
+        "url": server.url,
         "socks_proxy": "",
         "token": "",
         "user": "",
@@ -61,7 +58,7 @@ def write_app_credentials(
         "nkey": str(identity.seed_file.absolute()),
         "cert": "",
         "key": "",
-        "ca": "" if listen.tls is None else str((base or Path()).absolute() / listen.tls.ca),
+        "ca": server.ca or "",
         "nsc": "",
         "jetstream_domain": "",
         "jetstream_api_prefix": "",
@@ -73,4 +70,4 @@ def write_app_credentials(
     folder.credentials.chmod(0o700)
     file = folder.credentials / "nats" / "context" / f"{topology.mesh}.{site}.{name}.json"
     write_atomically(file, json.dumps(context, indent=2) + "\n", mode=0o600)
-    return AppCredentials(identity.seed_file, file, url, inbox_prefix)
+    return AppCredentials(identity.seed_file, file, server.url, inbox_prefix)

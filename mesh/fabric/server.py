@@ -23,6 +23,7 @@ from mesh.fabric.serverlog import failure
 from mesh.folder import StateFolder
 from mesh.processes import Process, end, recorded
 from mesh.settings import FabricSettings, Settings
+from mesh.topology.endpoint import Endpoint, endpoint, local_host
 from mesh.topology.model import Topology
 from mesh.topology.tree import children, parent
 
@@ -66,11 +67,9 @@ class NatsServer:
         return self._site
 
     @property
-    def url(self) -> str:
+    def endpoint(self) -> Endpoint:
         """Where clients on this machine connect."""
-        listen = self._topology.sites[self._site].listen
-        scheme = "nats" if listen.tls is None else "tls"
-        return f"{scheme}://{self._host}:{self._ports[self._site].client}"
+        return endpoint(self._topology, self._site, self._ports[self._site].client, self._base)
 
     @property
     def pid(self) -> int | None:
@@ -153,11 +152,6 @@ class NatsServer:
         )
         return tuple(sorted(links, key=lambda link: link.site))
 
-    @property
-    def _host(self) -> str:
-        host = self._topology.sites[self._site].listen.host
-        return {"0.0.0.0": LOOPBACK, "::": "::1"}.get(host, host)
-
     def _running(self) -> Process | None:
         if self._child is not None and self._child.poll() is not None:
             self._child = None
@@ -238,7 +232,7 @@ class NatsServer:
         """What keeps the server from serving, None when nothing does."""
         own = self._ports[self._site]
         try:
-            info = await greeting(self._host, own.client, _PROBE_S)
+            info = await greeting(local_host(self._topology, self._site), own.client, _PROBE_S)
             status, health = await ask(LOOPBACK, own.monitor, "/healthz", _PROBE_S)
         except MonitorError as error:
             return error.problem

@@ -34,7 +34,7 @@ from mesh.runtime.memory_file import MemoryFile
 from mesh.runtime.outbox import Outbox, Outgoing
 from mesh.runtime.spec import ReplicaSpec
 from mesh.subjects import Subjects
-from mesh.tasks import Tasks
+from mesh.tasks import Tasks, first_of
 from mesh.transport.connection import Away, Login, Message, connect
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ class Replica:
         """Connects, loads, serves; returns after `leave`. A failure to load is told by the heartbeat."""
         spec = self.spec
         login = Login(
-            spec.url,
+            spec.server,
             f"replica {spec.name}",
             self._subjects.inbox(spec.site, "replica", f"{spec.agent}-{spec.index}"),
             Path(spec.seed_file) if spec.seed_file else None,
@@ -314,10 +314,7 @@ class Replica:
 
     async def _until_gone(self) -> None:
         """Serves until told to leave or until a task fails; then finishes what has arrived."""
-        waiting = [asyncio.create_task(event.wait()) for event in (self._gone, self._tasks.failed)]
-        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        for task in waiting:
-            task.cancel()
+        await first_of(self._gone, self._tasks.failed)
         if self._tasks.error is not None:
             raise self._tasks.error
         await self._finish()

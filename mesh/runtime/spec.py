@@ -14,6 +14,7 @@ from mesh.agent.agent import Parameter
 from mesh.folder import StateFolder
 from mesh.placement import Placed
 from mesh.settings import Settings
+from mesh.topology.endpoint import Endpoint
 from mesh.topology.model import Topology
 
 
@@ -36,7 +37,7 @@ class ReplicaSpec:
     parameters: dict[str, Parameter]
     ids: dict[str, tuple[str, ...]]
     """Per kind the ids that belong to the site; a kind that is absent takes any id."""
-    url: str
+    server: Endpoint
     seed_file: str | None
     memory_file: str
     settings: Settings
@@ -61,11 +62,11 @@ def replica_spec(
     base: Path,
     placed: Placed,
     folder: StateFolder,
-    url: str,
+    server: Endpoint,
     seed_file: Path | None,
     settings: Settings,
 ) -> ReplicaSpec:
-    """The spec of `placed`; `base` is the topology file's folder, `url` the site's nats-server, `seed_file` the key."""
+    """The spec of `placed`; `base` is the topology file's folder, `server` the site's, `seed_file` the key."""
     spec = placed.spec
     model = topology.models[spec.model].file if spec.model else None
     memory = folder.site(placed.site).memory / f"{placed.agent}-{placed.index}.db"
@@ -83,7 +84,7 @@ def replica_spec(
         consumes=tuple(spec.consumes),
         parameters=dict(spec.parameters),
         ids={kind: tuple(source.sites.get(placed.site, [])) for kind, source in topology.telemetry.items()},
-        url=url,
+        server=server,
         seed_file=str(seed_file) if seed_file else None,
         memory_file=str(memory),
         settings=settings,

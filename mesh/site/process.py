@@ -31,8 +31,9 @@ from mesh.site.forwarder import SCOPE, TOPIC, CursorFile, Forwarder, Receiver
 from mesh.site.publisher import Publisher
 from mesh.site.supervisor import Supervisor, Wanted
 from mesh.subjects import Subjects
-from mesh.tasks import Tasks
+from mesh.tasks import Tasks, first_of
 from mesh.telemetry.source import open_source
+from mesh.topology.endpoint import Endpoint, endpoint, local_host
 from mesh.topology.model import Topology
 from mesh.topology.tree import children, parent, subtree
 from mesh.transport.connection import Away, Login, Message, connect
@@ -78,6 +79,8 @@ class SiteProcess:
         self._clock = clock or SystemClock()
         self._subjects = Subjects(topology.mesh)
         self._tasks = Tasks()
+        self._reconciling = Tasks()
+        """What talks to Ray; ended first, so that nothing is started again while the site drains."""
         self._server: NatsServer | None = None
         self._relay: Relay | None = None
         self._forwarder: Forwarder | None = None
@@ -97,14 +100,13 @@ class SiteProcess:
         arm()
         try:
             await self._start()
-            waiting = [asyncio.create_task(event.wait()) for event in (self._stop, self._tasks.failed)]
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            for task in waiting:
-                task.cancel()
-            if self._tasks.error is not None:
-                raise self._tasks.error
+            await first_of(self._stop, self._tasks.failed, self._reconciling.failed)
+            for tasks in (self._tasks, self._reconciling):
+                if tasks.error is not None:
+                    raise tasks.error
             await self._leave()
         finally:
+            await self._reconciling.aclose()
             await self._tasks.aclose()
             if self._relay is not None:
                 await self._relay.aclose()
@@ -116,31 +118,32 @@ class SiteProcess:
     async def _start(self) -> None:
         identities = ensure_identities(self.folder, self.topology)
         ports = ensure_ports(self.folder, self.topology)
-        url = await self._start_server(ports)
+        server = await self._start_server(ports)
         await self._start_relay(ports)
         seed = identities.get("site", self.site).seed_file
         inbox = self._subjects.inbox(self.site, "site", "main")
-        self._connection = await connect(Login(url, f"site {self.site}", inbox, seed), self.settings.client)
+        self._connection = await connect(Login(server, f"site {self.site}", inbox, seed), self.settings.client)
         self._step = "its stream"
         disk = self.topology.sites[self.site].capacity.disk
         await ensure_stream(self._connection, self.settings.stream, self._subjects.decisions, int(disk * 0.9))
         self._tasks.start("status", self._say())
         self._tasks.start("server", self._keep_server())
         await self._connection.subscribe(self._subjects.control(self.site, None), self._on_control)
-        await self._start_forwarding(url, seed)
+        await self._start_forwarding(server, seed)
         if self.options.publish:
             self._start_telemetry()
-        await self._start_replicas(url, identities)
+        await self._start_replicas(server, identities)
 
-    async def _start_server(self, ports: dict[str, SitePorts]) -> str:
-        """URL of the site's server: its own, started or adopted, or the one the topology names."""
-        existing = self.topology.sites[self.site].nats
-        if existing is not None:
-            return existing
+    async def _start_server(self, ports: dict[str, SitePorts]) -> Endpoint:
+        """The site's server: its own, started or adopted, or the one the topology names."""
+        if self.topology.sites[self.site].nats is not None:
+            return endpoint(self.topology, self.site, ports[self.site].client, self.options.base)
         self._server = NatsServer(self.folder, self.topology, self.site, ports, self.settings, base=self.options.base)
         started = await self._server.start()
-        log.info("nats-server of %s %s at %s", self.site, "started" if started else "adopted", self._server.url)
-        return self._server.url
+        log.info(
+            "nats-server of %s %s at %s", self.site, "started" if started else "adopted", self._server.endpoint.url
+        )
+        return self._server.endpoint
 
     async def _start_relay(self, ports: dict[str, SitePorts]) -> None:
         """The relay that stands for the uplink, when the parent is on this machine."""
@@ -148,11 +151,11 @@ class SiteProcess:
         port = ports[self.site].relay
         if uplink is None or port is None or not uplink_is_local(self.topology, self.site):
             return
-        target = ports[uplink.to].leaf
-        self._relay = Relay(port, "127.0.0.1", target, uplink.latency or 0.0, uplink.bandwidth)
+        target = (local_host(self.topology, uplink.to), ports[uplink.to].leaf)
+        self._relay = Relay(port, *target, uplink.latency or 0.0, uplink.bandwidth)
         await self._relay.start()
 
-    async def _start_forwarding(self, url: str, seed: Path) -> None:
+    async def _start_forwarding(self, server: Endpoint, seed: Path) -> None:
         cursors = CursorFile(self.folder.site(self.site).forwarding)
         cursors.load()
         await Receiver(
@@ -167,7 +170,7 @@ class SiteProcess:
         if above is None:
             return
         inbox = self._subjects.link_inbox(SCOPE, self.site, above)
-        self._link = await connect(Login(url, f"link of {self.site}", inbox, seed), self.settings.client)
+        self._link = await connect(Login(server, f"link of {self.site}", inbox, seed), self.settings.client)
         self._forwarder = Forwarder(
             self._connection,
             self._link,
@@ -189,13 +192,13 @@ class SiteProcess:
                 )
                 self._tasks.start(f"telemetry {kind}", publisher.run())
 
-    async def _start_replicas(self, url: str, identities: Identities) -> None:
+    async def _start_replicas(self, server: Endpoint, identities: Identities) -> None:
         wanted = [placed for placed in plan(self.topology) if placed.site == self.site]
         seed = identities.get("replica", self.site).seed_file
         specs = {
             placed.name: Wanted(
                 placed,
-                replica_spec(self.topology, self.options.base, placed, self.folder, url, seed, self.settings),
+                replica_spec(self.topology, self.options.base, placed, self.folder, server, seed, self.settings),
             )
             for placed in wanted
         }
@@ -208,9 +211,9 @@ class SiteProcess:
         health = self._subjects.health(self.site, None, None)
         await self._connection.subscribe(health, self._supervisor.on_health)
         await self._supervisor.adopt()
-        self._tasks.start("supervisor", self._supervisor.run())
+        self._reconciling.start("supervisor", self._supervisor.run())
         if self._head is not None:
-            self._tasks.start("ray", self._watch_ray(self._head))
+            self._reconciling.start("ray", self._watch_ray(self._head))
 
     async def _ray_address(self) -> str:
         address = self.topology.sites[self.site].ray or self.options.ray
@@ -243,7 +246,7 @@ class SiteProcess:
                 await asyncio.sleep(self.settings.supervisor.backoff_first_s)
 
     async def _on_control(self, message: Message) -> None:
-        """`cut` and `heal` of the uplink, and `stop`; answers with a sentence that begins with ok or with error."""
+        """`cut` and `heal` of the uplink; answers with a sentence that begins with ok or with error."""
         verb = message.subject.rpartition(".")[2]
         if verb in ("cut", "heal") and self._relay is None:
             answer = f"error: the uplink of {self.site} does not pass a relay of this machine"
@@ -303,6 +306,7 @@ class SiteProcess:
     async def _leave(self) -> None:
         """Drains the replicas, lets the forwarder finish, stops what the site started."""
         if self._supervisor is not None and self._cluster is not None:
+            await self._reconciling.aclose()
             await self._supervisor.stop()
             await self._cluster.aclose()
         if self._forwarder is not None:

@@ -16,6 +16,7 @@ from mesh.health import Latencies, ReplicaHealth, SiteStatus, decode_site
 from mesh.settings import Settings
 from mesh.subjects import Subjects
 from mesh.tasks import Tasks
+from mesh.topology.endpoint import Endpoint
 from mesh.transport.connection import Connection, Login, Message, connect
 
 log = logging.getLogger(__name__)
@@ -121,13 +122,13 @@ class Watch:
         self._connections: list[Connection] = []
         self._tasks = Tasks()
 
-    def follow(self, site: str, url: str) -> None:
+    def follow(self, site: str, server: Endpoint) -> None:
         """Connects to a site as soon as it can be reached and takes its statuses from then on."""
-        self._tasks.start(f"watch {site}", self._follow(site, url))
+        self._tasks.start(f"watch {site}", self._follow(site, server))
 
-    async def _follow(self, site: str, url: str) -> None:
+    async def _follow(self, site: str, server: Endpoint) -> None:
         inbox = self._subjects.inbox(site, "operator", "watch")
-        login = Login(url, "operator watch", inbox, self._operator.seed_file)
+        login = Login(server, "operator watch", inbox, self._operator.seed_file)
         while True:
             try:
                 connection = await connect(login, self._settings.client, _ATTEMPT_S)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from nats.js import JetStreamContext
 
 from mesh.errors import ConnectError, CredentialError
 from mesh.settings import ClientSettings
+from mesh.topology.endpoint import Endpoint
 
 log = logging.getLogger(__name__)
 
@@ -53,10 +55,15 @@ class Away(ConnectError):
 class Login:
     """Who connects, to what. `inbox` is the private reply prefix that the identity may subscribe to."""
 
-    url: str
+    server: Endpoint
     name: str
     inbox: str
     seed_file: Path | None = None
+
+    @property
+    def url(self) -> str:
+        """URL of the server."""
+        return self.server.url
 
 
 @dataclass
@@ -174,6 +181,7 @@ async def connect(login: Login, settings: ClientSettings, deadline_s: float | No
             max_outstanding_pings=settings.ping_max,
             pending_size=settings.pending_bytes,
             connect_timeout=2,
+            tls=_tls(login),
         ),
         name=f"connect {login.name}",
     )
@@ -196,3 +204,15 @@ async def connect(login: Login, settings: ClientSettings, deadline_s: float | No
         refused.cancel()
         attempt.cancel()
     return connection
+
+
+def _tls(login: Login) -> ssl.SSLContext | None:
+    """Certificates are checked against the endpoint's own authority, else against the system's; None without TLS."""
+    if login.server.ca is None:
+        return None
+    try:
+        return ssl.create_default_context(cafile=login.server.ca)
+    except (OSError, ssl.SSLError) as error:
+        raise ConnectError(
+            f"the authority {login.server.ca} cannot be read ({error})", "correct listen.tls.ca in the topology"
+        ) from error

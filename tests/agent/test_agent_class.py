@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
@@ -128,6 +128,7 @@ def test_period_that_is_no_duration_is_refused(period: Any) -> None:
 
 
 @given(st.integers(10, 10**7))
+@settings(deadline=None)
 def test_period_is_kept_in_seconds(milliseconds: int) -> None:
     class Ticking(Agent):
         @every(f"{milliseconds}ms")
@@ -361,6 +362,7 @@ def test_output_that_is_not_finite_is_a_model_error(name: str, bad: float) -> No
 
 
 @given(st.floats(0.0, 1e6), st.floats(0.0, 1e6), st.floats(0.01, 1e3))
+@settings(deadline=None)
 def test_confidence_is_a_probability_that_falls_with_the_spread(one: float, other: float, tolerance: float) -> None:
     rule = ConfidenceRule("value", "spread", tolerance, "percent")
     wide, narrow = rule.confidence(max(one, other)), rule.confidence(min(one, other))

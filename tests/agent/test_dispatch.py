@@ -85,8 +85,10 @@ def dispatcher(
     ids: dict[str, frozenset[str]] | None = None,
     site: str = "north",
     name: str = "judge",
+    lineage: str = "first",
 ) -> Dispatcher:
-    context = Context(name, site, "edge", ManualClock(NOW), Random(0), Memory(), model)
+    memory = Memory(lineage=lineage)
+    context = Context(name, site, "edge", ManualClock(NOW), Random(0), memory, model)
     return Dispatcher(agent, context, "metro", Limits(BYTES_MAX, ids or {}, IDS_MAX))
 
 
@@ -485,6 +487,7 @@ DIFFERENCES: dict[str, Callable[[], list[CloudEvent]]] = {
     "the same value written otherwise": lambda: handle(dispatcher(), kpi() + b" "),
     "another site": lambda: handle(dispatcher(site="south"), kpi()),
     "another agent": lambda: handle(dispatcher(name="judge-2"), kpi()),
+    "a memory begun anew": lambda: handle(dispatcher(lineage="second"), kpi()),
     "a model": lambda: handle(dispatcher(model=EchoModel()), kpi()),
     "another type": lambda: handle(dispatcher(agent_returning(Alarm(area="1"))), kpi()),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mesh.agent.freshness import Freshness
@@ -24,6 +24,7 @@ def reason(fresh: Freshness, *arrival: object) -> Reason | None:
 
 
 @given(arrivals)
+@settings(deadline=None)
 def test_freshness_behaves_as_its_model_says(found: list[tuple[str, str, int, str]]) -> None:
     """Late: older than the newest admitted of the id. Duplicate: the same time and identity were admitted."""
     fresh = Freshness(ids_max=100)
@@ -37,6 +38,7 @@ def test_freshness_behaves_as_its_model_says(found: list[tuple[str, str, int, st
 
 
 @given(arrivals)
+@settings(deadline=None)
 def test_admitting_again_is_always_refused(found: list[tuple[str, str, int, str]]) -> None:
     fresh = Freshness(ids_max=100)
     for arrival in found:
@@ -46,6 +48,7 @@ def test_admitting_again_is_always_refused(found: list[tuple[str, str, int, str]
 
 
 @given(st.lists(st.integers(0, 30).map(str), max_size=80), st.integers(1, 10))
+@settings(deadline=None)
 def test_exactly_the_ids_seen_last_are_remembered(ids: list[str], ids_max: int) -> None:
     fresh = Freshness(ids_max)
     for time, id in enumerate(ids):

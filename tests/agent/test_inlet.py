@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mesh.agent.declare import ON_FULL, OnFull
@@ -44,6 +44,7 @@ class Counted:
 
 
 @given(st.integers(1, 5), on_full_choices, steps)
+@settings(deadline=None)
 def test_never_more_wait_than_the_capacity(capacity: int, on_full: OnFull, ids: list[str | None]) -> None:
     counted = Counted(capacity, on_full)
     for id in ids:
@@ -52,6 +53,7 @@ def test_never_more_wait_than_the_capacity(capacity: int, on_full: OnFull, ids: 
 
 
 @given(st.integers(1, 5), on_full_choices, steps)
+@settings(deadline=None)
 def test_nothing_is_lost_uncounted(capacity: int, on_full: OnFull, ids: list[str | None]) -> None:
     counted = Counted(capacity, on_full)
     for id in ids:
@@ -61,6 +63,7 @@ def test_nothing_is_lost_uncounted(capacity: int, on_full: OnFull, ids: list[str
 
 
 @given(st.integers(1, 5), on_full_choices, steps)
+@settings(deadline=None)
 def test_items_of_one_id_leave_in_the_order_they_came(capacity: int, on_full: OnFull, ids: list[str | None]) -> None:
     counted = Counted(capacity, on_full)
     for id in ids:
@@ -72,6 +75,7 @@ def test_items_of_one_id_leave_in_the_order_they_came(capacity: int, on_full: On
 
 
 @given(st.integers(1, 5), on_full_choices, steps)
+@settings(deadline=None)
 def test_drained_inlet_is_empty(capacity: int, on_full: OnFull, ids: list[str | None]) -> None:
     counted = Counted(capacity, on_full)
     for id in ids:
@@ -81,6 +85,7 @@ def test_drained_inlet_is_empty(capacity: int, on_full: OnFull, ids: list[str | 
 
 
 @given(st.integers(1, 5), on_full_choices, st.lists(st.sampled_from("abcd"), max_size=60))
+@settings(deadline=None)
 def test_with_room_for_everything_nothing_is_rejected(capacity: int, on_full: OnFull, ids: list[str]) -> None:
     counted = Counted(capacity + len(ids), on_full)
     for id in ids:
@@ -90,6 +95,7 @@ def test_with_room_for_everything_nothing_is_rejected(capacity: int, on_full: On
 
 
 @given(st.integers(1, 5), steps)
+@settings(deadline=None)
 def test_latest_per_id_behaves_as_its_model_says(capacity: int, ids: list[str | None]) -> None:
     """The newest per id waits at the place of the oldest; a new id pushes out the id that has waited longest."""
     counted = Counted(capacity, "latest_per_id")
@@ -109,6 +115,7 @@ def test_latest_per_id_behaves_as_its_model_says(capacity: int, ids: list[str | 
 
 
 @given(st.integers(1, 5), st.lists(st.sampled_from("abcd"), max_size=60))
+@settings(deadline=None)
 def test_drop_oldest_keeps_the_newest(capacity: int, ids: list[str]) -> None:
     counted = Counted(capacity, "drop_oldest")
     for id in ids:
@@ -118,6 +125,7 @@ def test_drop_oldest_keeps_the_newest(capacity: int, ids: list[str]) -> None:
 
 
 @given(st.integers(1, 5), st.lists(st.sampled_from("abcd"), max_size=60))
+@settings(deadline=None)
 def test_reject_keeps_the_oldest(capacity: int, ids: list[str]) -> None:
     counted = Counted(capacity, "reject")
     for id in ids:

@@ -9,7 +9,7 @@ from contextlib import suppress
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, computed_field
 
@@ -77,6 +77,7 @@ def told(memory: Memory) -> dict[str, object]:
 
 
 @given(points, st.integers(1, 10))
+@settings(deadline=None)
 def test_history_holds_the_newest_times_in_order_each_with_its_last_value(
     found: list[tuple[float, float]], length: int
 ) -> None:
@@ -87,6 +88,7 @@ def test_history_holds_the_newest_times_in_order_each_with_its_last_value(
 
 
 @given(points, st.integers(1, 10))
+@settings(deadline=None)
 def test_history_is_bounded_and_sorted_whatever_the_order(found: list[tuple[float, float]], length: int) -> None:
     memory = Memory()
     for time, value in found:
@@ -97,12 +99,14 @@ def test_history_is_bounded_and_sorted_whatever_the_order(found: list[tuple[floa
 
 
 @given(points)
+@settings(deadline=None)
 def test_history_with_room_does_not_depend_on_the_order_of_different_times(found: list[tuple[float, float]]) -> None:
     distinct = list(dict(found).items())
     assert list(series_of(distinct)) == list(series_of(reversed(distinct)))
 
 
 @given(points)
+@settings(deadline=None)
 def test_known_time_is_overwritten(found: list[tuple[float, float]]) -> None:
     assert dict(series_of(found)) == dict(found)
 
@@ -120,6 +124,7 @@ def test_point_older_than_a_full_history_is_not_kept() -> None:
 
 
 @given(points, st.integers(-5, 30), st.integers(0, 30), st.sampled_from([1.0, 3.0, 7.5]))
+@settings(deadline=None)
 def test_window_shows_the_newest_value_of_each_step_and_nan_for_gaps(
     found: list[tuple[float, float]], newest: int, count: int, step_s: float
 ) -> None:
@@ -208,6 +213,7 @@ def test_keys_are_those_of_histories_and_values_sorted_and_once() -> None:
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 9).map(str)), max_size=60), st.integers(1, 5))
+@settings(deadline=None)
 def test_memory_never_holds_more_than_its_bound(written: list[tuple[bool, str]], entries_max: int) -> None:
     memory = Memory(entries_max)
     for is_history, key in written:
@@ -219,6 +225,7 @@ def test_memory_never_holds_more_than_its_bound(written: list[tuple[bool, str]],
 
 
 @given(st.lists(st.integers(0, 9).map(str), max_size=60), st.integers(1, 5))
+@settings(deadline=None)
 def test_least_recently_written_entry_is_forgotten_first(written: list[str], entries_max: int) -> None:
     memory = Memory(entries_max)
     for key in written:
@@ -228,6 +235,7 @@ def test_least_recently_written_entry_is_forgotten_first(written: list[str], ent
 
 
 @given(st.lists(st.integers(0, 9).map(str), unique=True), st.integers(1, 5))
+@settings(deadline=None)
 def test_memory_restored_from_more_than_its_bound_holds_no_more_than_that(kept: list[str], entries_max: int) -> None:
     """Given the bound was lowered between two starts."""
     before, after = Memory(), Memory(entries_max)
@@ -238,6 +246,7 @@ def test_memory_restored_from_more_than_its_bound_holds_no_more_than_that(kept: 
 
 
 @given(writes)
+@settings(deadline=None)
 def test_memory_restored_from_its_changes_tells_the_same(steps: list[tuple]) -> None:
     memory, file = Memory(), dict[Address, bytes]()
     for step in steps:
@@ -249,6 +258,7 @@ def test_memory_restored_from_its_changes_tells_the_same(steps: list[tuple]) -> 
 
 
 @given(writes, st.integers(1, 3))
+@settings(deadline=None)
 def test_what_a_full_memory_forgot_is_not_in_its_file_either(steps: list[tuple], entries_max: int) -> None:
     memory, file = Memory(entries_max), dict[Address, bytes]()
     for step in steps:
@@ -260,6 +270,7 @@ def test_what_a_full_memory_forgot_is_not_in_its_file_either(steps: list[tuple],
 
 
 @given(writes, writes)
+@settings(deadline=None)
 def test_restored_memory_goes_on_as_if_there_had_been_no_restart(before: list[tuple], after: list[tuple]) -> None:
     whole, file = Memory(), dict[Address, bytes]()
     for step in before:
@@ -274,6 +285,7 @@ def test_restored_memory_goes_on_as_if_there_had_been_no_restart(before: list[tu
 
 
 @given(writes)
+@settings(deadline=None)
 def test_changes_are_told_once(steps: list[tuple]) -> None:
     memory = Memory()
     for step in steps:
@@ -303,6 +315,8 @@ def test_forgotten_entry_is_told_as_none() -> None:
 @given(st.binary(max_size=12))
 @example(msgspec.msgpack.encode((-1, [], None)))
 @example(msgspec.msgpack.encode((2, [[1.0]], None)))
+@example(msgspec.msgpack.encode((2**60, [], None)))
+@settings(deadline=None)
 def test_bytes_that_were_never_given_are_read_or_refused_and_nothing_else(payload: bytes) -> None:
     memory = Memory()
     with suppress(AgentError):

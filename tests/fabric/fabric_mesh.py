@@ -108,7 +108,7 @@ class Fabric:
             self.errors.append(str(error))
 
         client = await nats.connect(
-            self.servers[site].url,
+            self.servers[site].endpoint.url,
             nkeys_seed=str(seed_file),
             inbox_prefix=prefix.encode(),
             error_cb=note,

@@ -165,7 +165,7 @@ def test_a_killed_server_returns_with_its_stream_and_its_port(nats_server: Path,
             await client.jetstream().add_stream(StreamConfig(name="DECISIONS", subjects=["lab.decision.>"]))
             for number in range(10):
                 await client.jetstream().publish("lab.decision.edge.solo.a.k", str(number).encode())
-            url = server.url
+            url = server.endpoint.url
             os.kill(first or 0, signal.SIGKILL)
 
             async def dead() -> bool:
@@ -173,7 +173,7 @@ def test_a_killed_server_returns_with_its_stream_and_its_port(nats_server: Path,
 
             await until(dead, "the server's death")
             assert await server.start() is True
-            assert (server.url, server.pid != first) == (url, True)
+            assert (server.endpoint.url, server.pid != first) == (url, True)
             again = await mesh.connect("solo", "site")
             info = await again.jetstream().stream_info("DECISIONS")
             assert info.state.messages == 10
@@ -211,7 +211,7 @@ def test_a_new_application_is_let_in_by_reload(nats_server: Path, tmp_path: Path
             server, pid = mesh.servers["solo"], mesh.servers["solo"].pid
             old = await mesh.connect("solo", "app", allow_reconnect=False)
             given = write_app_credentials(mesh.folder, mesh.topology, "solo", "rapp")
-            assert given.url == server.url
+            assert given.url == server.endpoint.url
             elsewhere = NatsServer(mesh.folder, mesh.topology, "solo", mesh.ports, Settings())
             assert await elsewhere.refresh() is True
             assert await elsewhere.refresh() is False
