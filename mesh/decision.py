@@ -114,17 +114,12 @@ def digest(payload: bytes) -> str:
 
 
 def event_id(origin: Origin, type_: str, key: str, basis: Basis, ordinal: int) -> str:
-    """The same decision on the same input by the same model has the same id, so a repetition is stored once."""
-    parts = (
-        origin.uri,
-        type_,
-        key,
-        basis.input_digest,
-        basis.observed_time,
-        basis.model_digest or "",
-        str(ordinal),
-    )
-    return sha256("\n".join(parts).encode()).hexdigest()[:32]
+    """The same decision on the same input, by the same model with the same memory, has the same id.
+
+    So a repetition after a crash is stored once, and a replay begun anew decides anew.
+    """
+    rests_on = (basis.input_digest, basis.observed_time, basis.model_digest, basis.lineage)
+    return sha256(_encoder.encode((origin.uri, type_, key, *rests_on, ordinal))).hexdigest()[:32]
 
 
 def cloud_event(origin: Origin, decision: Decision, key: str, basis: Basis, now: float, ordinal: int = 0) -> CloudEvent:

@@ -43,13 +43,6 @@ class Latencies(msgspec.Struct):
                 counts[index] = counts.get(index, 0) + count
         return Latencies(counts)
 
-    def since(self, earlier: Latencies) -> Latencies:
-        """What was added after `earlier` was taken of the same histogram; all of it when it was begun anew."""
-        grown = {index: count - earlier.counts.get(index, 0) for index, count in self.counts.items()}
-        if any(count < 0 for count in grown.values()):
-            return self
-        return Latencies({index: count for index, count in grown.items() if count})
-
 
 class ReplicaHealth(msgspec.Struct, kw_only=True):
     """One replica's heartbeat. Counters only grow, from zero at each start of the replica."""

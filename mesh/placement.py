@@ -94,7 +94,8 @@ def shortages(replicas: Iterable[Placed], nodes: Iterable[Node]) -> tuple[str, .
                 f" {max(r.memory for r in here) / 2**20:.0f} MiB and {max(r.gpus for r in here):g} gpus left"
             )
         else:
-            max(fitting, key=lambda room: room.cpus).take(replica)
+            spare_gpus = not needs.gpus  # a node with accelerators is kept for those that need them
+            max(fitting, key=lambda room: (-room.gpus if spare_gpus else 0.0, room.cpus)).take(replica)
     return tuple(sorted(missing))
 
 

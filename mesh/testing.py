@@ -83,6 +83,7 @@ class _Replay:
     clock: ManualClock
     result: Run
     due: dict[str, float] = field(default_factory=dict)
+    begun: bool = False
 
     async def all(self, observations: Iterable[Given]) -> None:
         for observation in observations:
@@ -131,10 +132,18 @@ class _Replay:
             if not due:
                 break
             when, handler = min(due, key=lambda pair: pair[0])
-            self.clock.set(when)
+            self._move(when)
             await self._tick(handler)
             self.due[handler.method] = when + handler.period_s
-        self.clock.set(max(now, self.clock.now()))
+        self._move(now)
+
+    def _move(self, now: float) -> None:
+        """Virtual time begins with the first observation and never goes back."""
+        if self.begun:
+            self.clock.advance(max(0.0, now - self.clock.now()))
+        else:
+            self.clock.set(now)
+            self.begun = True
 
     async def _tick(self, handler: Every) -> None:
         try:

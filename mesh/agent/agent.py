@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -153,7 +152,7 @@ class Agent:
         """
         model = self.model.loaded
         row = np.asarray(self.prepare(observation), dtype=np.float32).reshape(1, -1)
-        if not math.isfinite(float(row.sum())):
+        if not np.isfinite(row).all():
             raise ModelError("the features hold NaN or infinity", "let prepare() replace what is missing")
         result = prediction(await model.run_features(row), model.rule)
         CALL.get().note(result.confidence)

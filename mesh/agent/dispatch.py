@@ -16,7 +16,8 @@ from mesh.agent.freshness import Freshness
 from mesh.agent.observation import Reason, Rejected, parse
 from mesh.clock import iso
 from mesh.decision import Basis, CloudEvent, Decision, Origin, cloud_event, decode_event, digest, type_of
-from mesh.errors import AgentError, MeshError
+from mesh.errors import AgentError, MeshError, SubjectError
+from mesh.subjects import escape
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class Accepted:
 
     handler: Observes
     observed: Observed
+    observed_time: str
+    """RFC 3339."""
     value: BaseModel
     input_digest: str
 
@@ -63,8 +66,7 @@ class Dispatcher:
         known = self._limits.ids.get(kind)
         if known is not None and found not in known:
             raise Rejected(Reason.UNKNOWN_ID, f"no {kind} {found!r} belongs to site {self.origin.site}")
-        observed = Observed(kind, found, self.origin.site, value.time.timestamp())
-        return Accepted(handler, observed, value, digest(payload))
+        return self._accepted(handler, found, self.origin.site, value.time, value, payload)
 
     def accept_decision(self, site: str, payload: bytes) -> Accepted:
         """Checks another agent's decision, published by an agent at `site`; raises Rejected."""
@@ -74,13 +76,27 @@ class Dispatcher:
             event = decode_event(payload)
         except msgspec.ValidationError as error:
             raise Rejected(Reason.WRONG_SCHEMA, f"no CloudEvent: {error}") from error
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise Rejected(Reason.MALFORMED_JSON, str(error)) from error
         handler = self._handler_for(event)
         data = bytes(event.data)
         value = parse(handler.model, data, self._limits.payload_bytes_max)
-        observed = Observed(handler.kind, str(getattr(value, handler.id_field)), site, _seconds(event.observedtime))
-        return Accepted(handler, observed, value, digest(payload))
+        found = str(getattr(value, handler.id_field))
+        return self._accepted(handler, found, site, _time(event.observedtime), value, payload)
+
+    def _accepted(
+        self, handler: Observes, id: str, site: str, time: datetime, value: BaseModel, payload: bytes
+    ) -> Accepted:
+        try:
+            escape(id)
+        except SubjectError as error:
+            raise Rejected(Reason.WRONG_ID, error.problem) from error
+        try:
+            seconds = time.timestamp()
+            observed_time = iso(seconds)
+        except (ValueError, OverflowError) as error:
+            raise Rejected(Reason.WRONG_SCHEMA, f"the time {time} is beyond the calendar in UTC") from error
+        return Accepted(handler, Observed(handler.kind, id, site, seconds), observed_time, value, digest(payload))
 
     def _handler_for(self, event: CloudEvent) -> Observes:
         for handler in self.observes.values():
@@ -91,11 +107,12 @@ class Dispatcher:
     def admit(self, accepted: Accepted, identity: str = "") -> None:
         """Refuses repeated and late observations; raises Rejected. Inference requests are not asked."""
         observed = accepted.observed
-        self._fresh.admit(observed.kind, f"{observed.site}/{observed.id}", observed.time, identity)
+        kind = f"decisions on {observed.kind}" if accepted.handler.takes_decisions else observed.kind
+        self._fresh.admit(kind, f"{observed.site}/{observed.id}", observed.time, identity)
 
     async def decide(self, accepted: Accepted) -> list[CloudEvent]:
         """What the agent decides on an accepted observation; raises Rejected (`agent_error`) when it fails."""
-        basis = Basis(accepted.input_digest, iso(accepted.observed.time))
+        basis = Basis(accepted.input_digest, accepted.observed_time)
         return await self._run(accepted.handler.method, (accepted.value,), accepted.observed, basis)
 
     async def tick(self, handler: Every) -> list[CloudEvent]:
@@ -130,15 +147,20 @@ class Dispatcher:
                 f"{type(self.agent).__name__} returned {type(decision).__name__}, which is no mesh.Decision",
             )
         key = observed.id if decision.key is None else str(getattr(decision, decision.key))
-        return cloud_event(self.origin, decision, key, basis, now, ordinal)
+        try:
+            escape(key)
+            return cloud_event(self.origin, decision, key, basis, now, ordinal)
+        except (SubjectError, ValueError) as error:  # pydantic's serialisation and Unicode errors are ValueErrors
+            name = type(decision).__name__
+            raise Rejected(Reason.AGENT_ERROR, f"the decision {name} cannot be published: {error}") from error
 
 
 _TIMESTAMP = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
-def _seconds(timestamp: str) -> float:
+def _time(timestamp: str) -> datetime:
     try:
-        return msgspec.convert(timestamp, _TIMESTAMP).timestamp()
+        return msgspec.convert(timestamp, _TIMESTAMP)
     except msgspec.ValidationError as error:
         raise Rejected(Reason.WRONG_SCHEMA, f"observedtime {timestamp[:40]!r} is no RFC 3339 time") from error
 

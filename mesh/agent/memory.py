@@ -14,10 +14,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
+from pydantic_core import to_json
 
 from mesh.errors import AgentError
 
 Model = TypeVar("Model", bound=BaseModel)
+
+LENGTH_MAX = 1_000_000
+"""Longest history: 16 MB per key."""
 
 Address = tuple[str, str]
 """Name and key of an entry."""
@@ -79,8 +83,10 @@ class Memory:
     entries_max: int = 100_000
     lineage: str = ""
     """Identity of this memory: kept with it on disk, new when it begins empty."""
-    _series: OrderedDict[Address, Series] = field(default_factory=OrderedDict)
-    _values: OrderedDict[Address, BaseModel | bytes] = field(default_factory=OrderedDict)
+    _series: dict[Address, Series] = field(default_factory=dict)
+    _values: dict[Address, BaseModel | bytes] = field(default_factory=dict)
+    _written: OrderedDict[Address, None] = field(default_factory=OrderedDict)
+    """Entries in the order of their last writing."""
     _changed: set[Address] = field(default_factory=set)
 
     def series(self, name: str, key: str, *, length: int) -> Series:
@@ -92,13 +98,13 @@ class Memory:
 
     def append(self, name: str, key: str, time: float, value: float, *, length: int) -> Series:
         """Adds one point to the history `name` of `key`, keeping the newest `length`; a known time is overwritten."""
-        if length < 1:
-            raise AgentError(f"a history of {length} points holds nothing", "give a length of at least 1")
+        if not 1 <= length <= LENGTH_MAX:
+            raise AgentError(f"a history of {length} points cannot be kept", f"give a length of 1 to {LENGTH_MAX}")
         address = (name, key)
         series = self.series(name, key, length=length)
         series._append(time, value)
         self._series[address] = series
-        self._note(address, self._series)
+        self._note(address)
         return series
 
     def get(self, name: str, key: str, model: type[Model]) -> Model | None:
@@ -116,20 +122,25 @@ class Memory:
         """Remembers `value`, a pydantic model, replacing what was there."""
         address = (name, key)
         self._values[address] = value
-        self._note(address, self._values)
+        self._note(address)
 
     def keys(self, name: str) -> tuple[str, ...]:
         """Keys that have a value or a history under `name`, sorted."""
         both = (*self._series, *self._values)
         return tuple(sorted({key for found, key in both if found == name}))
 
-    def _note(
-        self, address: Address, where: OrderedDict[Address, Series] | OrderedDict[Address, BaseModel | bytes]
-    ) -> None:
-        where.move_to_end(address)
+    def _note(self, address: Address) -> None:
+        self._written[address] = None
+        self._written.move_to_end(address)
         self._changed.add(address)
-        if len(where) > self.entries_max:
-            self._changed.add(where.popitem(last=False)[0])
+        self._trim()
+
+    def _trim(self) -> None:
+        while len(self._written) > self.entries_max:
+            oldest, _ = self._written.popitem(last=False)
+            self._series.pop(oldest, None)
+            self._values.pop(oldest, None)
+            self._changed.add(oldest)
 
     def take_changes(self) -> dict[Address, bytes | None]:
         """Entries written since the last call, encoded; None where one was forgotten."""
@@ -141,22 +152,31 @@ class Memory:
         for address, payload in entries:
             try:
                 length, points, value = msgspec.msgpack.decode(payload, type=_Entry)
-            except msgspec.MsgspecError as error:
+                if not 0 <= length <= LENGTH_MAX:
+                    raise ValueError(f"a length of {length}")
+            except (msgspec.MsgspecError, ValueError) as error:
                 raise AgentError(
                     f"the memory entry {address[0]!r} of {address[1]!r} cannot be read",
                     "delete the replica's memory file to start without history",
                 ) from error
+            self._written[address] = None
             if length:
                 self._series[address] = Series(length, points)
             if value is not None:
                 self._values[address] = value
+        self._trim()
 
     def _encode(self, address: Address) -> bytes | None:
         series, value = self._series.get(address), self._values.get(address)
         if series is None and value is None:
             return None
-        kept = value.model_dump_json().encode() if isinstance(value, BaseModel) else value
+        kept = _to_json(value) if isinstance(value, BaseModel) else value
         return msgspec.msgpack.encode((series.length if series else 0, list(series or ()), kept))
+
+
+def _to_json(value: BaseModel) -> bytes:
+    """JSON that `model_validate_json` reads back as the same value, infinities included."""
+    return to_json(value.model_dump(by_alias=True, round_trip=True), inf_nan_mode="constants")
 
 
 _Entry = tuple[int, list[tuple[float, float]], bytes | None]

@@ -68,12 +68,12 @@ class Model(Protocol):
 
 def prediction(outputs: Tensors, rule: ConfidenceRule | None) -> Prediction:
     """The prediction in the first row of `outputs`; raises ModelError when the value is no finite number."""
-    first = {name: tensor[0] for name, tensor in outputs.items()}
-    name = rule.value if rule else next(iter(first))
+    name = rule.value if rule else next(iter(outputs))
     try:
+        first = {output: tensor[0] for output, tensor in outputs.items()}
         value = float(first[name].item())
         spread = float(first[rule.spread].item()) if rule else None
-    except (KeyError, ValueError) as error:
+    except (KeyError, IndexError, ValueError) as error:
         raise ModelError(
             f"the model's output {name!r} is not one number per row", "use self.model.run for other shapes"
         ) from error

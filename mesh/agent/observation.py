@@ -62,6 +62,10 @@ def parse(model: type[Model], payload: bytes, size_max: int) -> Model:
         return model.model_validate_json(payload)
     except ValidationError as error:
         raise _explain(payload, error) from error
+    except Exception as error:  # a user's validator may raise anything; it is counted and shown
+        raise Rejected(
+            Reason.AGENT_ERROR, f"the validation of {model.__name__} raised {type(error).__name__}: {error}"
+        ) from error
 
 
 def _explain(payload: bytes, error: ValidationError) -> Rejected:

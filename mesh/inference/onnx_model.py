@@ -85,6 +85,8 @@ class OnnxModel:
         self.metadata: dict[str, str] = dict(metadata)
         self.features = _features(metadata)
         self.rule = _rule(metadata, self._outputs)
+        if not self.inputs:
+            raise ModelError("the model takes no input", "export one that is given the features")
         self._check_width()
         self.run_s = self._warm()
         self._inline = self.run_s < inline_below_s
@@ -124,8 +126,10 @@ class OnnxModel:
         try:
             return dict(zip(self._outputs, self._session.run(self._outputs, inputs), strict=True))
         except (ValueError, *_LOAD_ERRORS) as error:
-            wanted = "; ".join(f"{i.name} {list(i.shape)}".replace("None", "any") for i in self.inputs)
-            given = "; ".join(f"{name} {list(np.shape(tensor))}" for name, tensor in inputs.items())
+            wanted = "; ".join(
+                f"{i.name} {i.dtype.__name__} {list(i.shape)}".replace("None", "any") for i in self.inputs
+            )
+            given = "; ".join(f"{name} {np.asarray(t).dtype} {list(np.shape(t))}" for name, t in inputs.items())
             raise ModelError(f"the model takes {wanted} and was given {given}", "match the inputs to it") from error
 
 
@@ -189,6 +193,8 @@ def _rule(metadata: dict[str, str], outputs: list[str]) -> ConfidenceRule | None
         found = msgspec.json.decode(text, type=_Confidence)
     except msgspec.MsgspecError as error:
         raise ModelError(f"the model's `mesh.confidence` cannot be read ({error})", "see docs/models.md") from error
+    if not found.tolerance > 0:
+        raise ModelError(f"`mesh.confidence` has the tolerance {found.tolerance:g}", "give one above 0")
     for name in (found.value, found.spread):
         if name not in outputs:
             raise ModelError(f"`mesh.confidence` names {name!r}, which the model does not output", "see docs/models.md")

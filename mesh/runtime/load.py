@@ -18,12 +18,12 @@ def load_class(reference: str, folders: Iterable[str]) -> type[Agent]:
     later.
     """
     module_name, _, class_name = reference.partition(":")
-    for folder in reversed([folder for folder in folders if folder not in sys.path]):
-        sys.path.insert(0, folder)
+    first = list(folders)
+    sys.path[:] = [*first, *(folder for folder in sys.path if folder not in first)]
     importlib.invalidate_caches()
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # a user's module may raise anything while it is imported
+    except (Exception, SystemExit) as error:  # a user's module may raise anything while it is imported
         raise AgentError(
             f"{module_name} cannot be imported ({type(error).__name__}: {error})",
             "correct the agent's `class` or the module itself",

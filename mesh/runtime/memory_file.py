@@ -24,13 +24,13 @@ class MemoryFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             self._database = sqlite3.connect(path, check_same_thread=False)
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute("PRAGMA synchronous=NORMAL")
             self._database.executescript(_SCHEMA)
-        except sqlite3.Error as error:
+        except (OSError, sqlite3.Error) as error:
             raise self._unusable(error) from error
 
     def lineage(self) -> str:
@@ -62,5 +62,5 @@ class MemoryFile:
     def close(self) -> None:
         self._database.close()
 
-    def _unusable(self, error: sqlite3.Error) -> AgentError:
+    def _unusable(self, error: OSError | sqlite3.Error) -> AgentError:
         return AgentError(f"the memory file {self._path} cannot be used ({error})", "free disk, or remove the file")

@@ -39,6 +39,8 @@ class _Watch:
     failures: int = 0
     reason: str = ""
     health: ReplicaHealth | None = None
+    replaced: str = ""
+    """Incarnation that is being replaced; it may beat until it is dead."""
 
 
 class Fleet:
@@ -64,8 +66,12 @@ class Fleet:
 
     def heard(self, site: str, health: ReplicaHealth, now: float) -> None:
         """A heartbeat."""
-        watch = self._watches.get(f"{site}/{health.agent}/{health.index}")
-        if watch is None or watch.phase == "absent":
+        name = f"{site}/{health.agent}/{health.index}"
+        watch = self._watches.get(name)
+        if watch is None or watch.phase == "absent" or health.incarnation == watch.replaced:
+            return
+        if health.spec != watch.digest:
+            self._unwanted.add(name)
             return
         watch.heard, watch.health = now, health
         if health.state == "failed" and watch.phase != "failed":
@@ -79,8 +85,11 @@ class Fleet:
         self._watches[name].phase = "absent"
 
     def ended(self, name: str) -> None:
-        """A replica that was to end is gone."""
+        """A replica that was to end is gone; one that is wanted in another form can start now."""
         self._unwanted.discard(name)
+        watch = self._watches.get(name)
+        if watch is not None:
+            self._watches[name] = _Watch(watch.digest)
 
     def actions(self, now: float) -> list[Action]:
         """What to do now; each action is returned once and assumed done."""
@@ -90,6 +99,7 @@ class Fleet:
                 continue
             action = self._action(name, watch, now)
             if action is not None:
+                watch.replaced = watch.health.incarnation if watch.health else ""
                 watch.phase, watch.since, watch.heard = "starting", now, now
                 todo.append(action)
         return todo
@@ -108,7 +118,7 @@ class Fleet:
         return None
 
     def _fail(self, watch: _Watch, reason: str, now: float) -> None:
-        pause = min(self._settings.backoff_max_s, self._settings.backoff_first_s * 2.0**watch.failures)
+        pause = min(self._settings.backoff_max_s, self._settings.backoff_first_s * 2.0 ** min(watch.failures, 30))
         watch.phase, watch.failures, watch.reason, watch.retry_at = "failed", watch.failures + 1, reason, now + pause
 
     @property

@@ -124,7 +124,7 @@ def _recording(
     rows = [table.ids.index(id) for id in ids]
     step_s = table.step.total_seconds()
     start = table.start.timestamp()
-    offset = 0 if spec.begin is None else max(0, math.ceil((spec.begin.timestamp() - start) / step_s))
+    offset = 0 if spec.begin is None else max(0, math.ceil((spec.begin.timestamp() - start) / step_s - 1e-6))
     baseline = slice(0, offset) if offset else None
     values: dict[str, FloatArray] = {}
     for field, (column, unit) in columns.items():
@@ -136,15 +136,20 @@ def _recording(
 
 def _period(steps: int, step_s: float) -> int | None:
     """How many of the last `steps` columns are repeated: whole weeks where there are any; None for no columns."""
+    if steps <= 0:
+        return None
     week = round(WEEK_S / step_s)
-    return (steps // week * week if week and steps >= week else steps) or None
+    return steps // week * week if week and steps >= week else steps
 
 
 def _synthetic(spec: GeneratorSource, site: str, ids: tuple[str, ...], base: Path, begin: datetime | None) -> Synthetic:
     """The ids of a site are neighbours of each other."""
     path = base / spec.profile
     try:
-        profile = Profile.from_mapping(json.loads(path.read_text(encoding="utf-8")))
+        figures = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(figures, dict):
+            raise ValueError("it holds no JSON object")
+        profile = Profile.from_mapping(figures)
     except (OSError, ValueError) as error:
         raise TelemetryError(f"the profile {path} cannot be used ({error})", "correct generator.profile") from error
     generator = Generator(profile, ids, spec.seed, dict.fromkeys(ids, site))

@@ -28,7 +28,7 @@ _LARGEST_ID = 2.0**53
 
 
 class TableError(TelemetryError, ValueError):
-    """A table that cannot be read: where (`source`, `line`), `what` is wrong and the `remedy`."""
+    """Raised when a table cannot be read: where (`source`, `line`), `what` is wrong and the `remedy`."""
 
     def __init__(self, source: str, line: int | None, what: str, remedy: str) -> None:
         place = source if line is None else f"{source}, line {line}"

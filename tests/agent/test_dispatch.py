@@ -377,6 +377,29 @@ def test_observation_whose_id_is_no_subject_token_is_refused(cell: str) -> None:
     assert refused.value.reason is Reason.WRONG_ID
 
 
+def test_expected_failure_is_told_in_its_own_sentence() -> None:
+    with pytest.raises(Rejected) as refused:
+        handle(dispatcher(agent_doing(predicts_without_a_model)), kpi())
+    assert refused.value.detail == "agent 'judge' has no model; name one with `model:` in the topology"
+
+
+def test_unexpected_failure_is_told_with_the_method_and_the_error() -> None:
+    with pytest.raises(Rejected) as refused:
+        handle(dispatcher(agent_doing(raises)), kpi())
+    assert refused.value.detail == "handle raised KeyError: 'nothing here'"
+
+
+def test_what_was_observed_is_known_only_while_the_method_runs() -> None:
+    judge = dispatcher()
+
+    async def decide_and_look() -> None:
+        await judge.decide(judge.accept_telemetry("cell", kpi()))
+        with pytest.raises(LookupError):
+            _ = judge.agent.observed
+
+    asyncio.run(decide_and_look())
+
+
 def test_agent_that_failed_once_decides_again() -> None:
     async def fails_on_zero(agent: Agent, kpi: Kpi) -> Verdict:
         return Verdict(cell=kpi.cell, load=1.0 / kpi.load)

@@ -47,13 +47,15 @@ def test_admitting_again_is_always_refused(found: list[tuple[str, str, int, str]
         assert reason(fresh, *arrival) in (Reason.LATE, Reason.DUPLICATE)
 
 
-@given(st.lists(st.integers(0, 30).map(str), max_size=80), st.integers(1, 10))
+@given(st.lists(st.tuples(st.sampled_from("abcdef"), st.booleans()), max_size=40), st.integers(1, 4))
 @settings(deadline=None)
-def test_exactly_the_ids_seen_last_are_remembered(ids: list[str], ids_max: int) -> None:
-    fresh = Freshness(ids_max)
-    for time, id in enumerate(ids):
-        fresh.admit("cell", id, float(time))
-    last_seen = list(dict.fromkeys(reversed(ids)))
+def test_exactly_the_ids_seen_last_are_remembered(seen: list[tuple[str, bool]], ids_max: int) -> None:
+    """Given time goes on between some observations, and stands still between others."""
+    fresh, time = Freshness(ids_max), 0.0
+    for number, (id, later) in enumerate(seen):
+        time += later
+        fresh.admit("cell", id, time, f"identity {number}")
+    last_seen = list(dict.fromkeys(id for id, _ in reversed(seen)))
     remembered, forgotten = last_seen[:ids_max], last_seen[ids_max:]
     assert all(reason(fresh, "cell", id, -1.0) is Reason.LATE for id in remembered)
     assert all(reason(fresh, "cell", id, -1.0) is None for id in forgotten[:1])

@@ -125,6 +125,10 @@ def test_late_observation_is_refused_and_does_not_turn_the_clock_back() -> None:
     assert [rejected.reason for rejected in found.rejections] == [Reason.LATE]
 
 
+def test_older_observation_of_another_id_does_not_turn_the_clock_back() -> None:
+    assert since_start(run(Diary, [at(10, "1"), at(5, "2")])) == [("1", 10.0), ("2", 10.0)]
+
+
 def test_failure_of_a_clocked_method_is_kept_and_the_run_goes_on() -> None:
     class Failing(Echo):
         @every("1s")

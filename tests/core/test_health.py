@@ -81,31 +81,6 @@ def test_sum_changes_none_of_its_parts(one: list[float], other: list[float]) -> 
     assert (first, second) == (latencies(one), latencies(other))
 
 
-@given(values, values)
-@settings(deadline=None)
-def test_since_tells_what_was_added_after(before: list[float], after: list[float]) -> None:
-    assert latencies([*before, *after]).since(latencies(before)) == latencies(after)
-
-
-@given(values)
-@settings(deadline=None)
-def test_since_itself_is_nothing(found: list[float]) -> None:
-    assert latencies(found).since(latencies(found)) == Latencies()
-
-
-@given(values, some_values)
-@settings(deadline=None)
-def test_since_a_longer_past_is_all_of_it_because_it_was_begun_anew(now: list[float], more: list[float]) -> None:
-    earlier = latencies([*now, *more])
-    assert latencies(now).since(earlier) == latencies(now)
-
-
-def test_since_notices_a_new_beginning_also_where_a_bin_is_gone() -> None:
-    """Given a restarted replica has already been slower more often than before, but not yet as fast."""
-    earlier, anew = latencies([0.001, 1.0]), latencies([1.0, 1.0, 1.0])
-    assert anew.since(earlier) == anew
-
-
 def test_two_histograms_share_nothing() -> None:
     one, other = Latencies(), Latencies()
     one.add(1.0)

@@ -105,8 +105,9 @@ def test_resources_are_used_up_by_the_replicas_before() -> None:
     assert len(shortages(at_a_site({"cpus": 3.0}, {"cpus": 1.5}), [node("a-edge", cpus=4.0)])) == 1
 
 
-def test_small_shares_add_up_to_a_whole_core_exactly() -> None:
-    assert shortages(at_a_site(*[{"cpus": 0.1}] * 10), [node("a-edge", cpus=1.0)]) == ()
+@pytest.mark.parametrize("count", range(1, 21))
+def test_tenths_of_a_core_add_up_exactly(count: int) -> None:
+    assert shortages(at_a_site(*[{"cpus": 0.1}] * count), [node("a-edge", cpus=count / 10)]) == ()
 
 
 def test_one_replica_is_never_split_over_nodes() -> None:
