@@ -62,7 +62,7 @@ def history(agent: Agent, cell: str) -> Series:
 
 
 def features_for(agent: Agent, kpi: CellKpi) -> np.ndarray:
-    """The model's features [len(FEATURES)] for the hour after `kpi`, which counts even if it is older than the history."""
+    """The model's features [len(FEATURES)] for the hour after `kpi`, which counts also when older than all history."""
     hour = int(kpi.time.timestamp() // HOUR_S)
     window = history(agent, kpi.cell).window(HOUR_S, hour, HISTORY_HOURS)
     window[0] = kpi.prb_dl

@@ -127,9 +127,9 @@ class OnnxModel:
             return dict(zip(self._outputs, self._session.run(self._outputs, inputs), strict=True))
         except (ValueError, *_LOAD_ERRORS) as error:
             wanted = "; ".join(
-                f"{i.name} {i.dtype.__name__} {list(i.shape)}".replace("None", "any") for i in self.inputs
+                f"{i.name} {list(i.shape)} {i.dtype.__name__}".replace("None", "any") for i in self.inputs
             )
-            given = "; ".join(f"{name} {np.asarray(t).dtype} {list(np.shape(t))}" for name, t in inputs.items())
+            given = "; ".join(f"{name} {list(np.shape(t))} {np.asarray(t).dtype}" for name, t in inputs.items())
             raise ModelError(f"the model takes {wanted} and was given {given}", "match the inputs to it") from error
 
 

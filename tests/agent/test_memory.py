@@ -167,7 +167,7 @@ def test_history_of_another_length_keeps_the_newest_points() -> None:
 
 @pytest.mark.parametrize("length", [0, -1])
 def test_history_without_room_is_refused(length: int) -> None:
-    with pytest.raises(AgentError, match="at least 1"):
+    with pytest.raises(AgentError, match="1 to 1000000"):
         Memory().append("n", "1", 0.0, 0.0, length=length)
 
 

@@ -177,7 +177,7 @@ def test_input_that_does_not_fit_is_told_with_what_would(
     save: Save, inputs: Tensors, given: str, inline_below_s: float
 ) -> None:
     model = load_model(save(doubling()), inline_below_s=inline_below_s)
-    with pytest.raises(ModelError, match=rf"the model takes x \[any, 2\] and was given .*{given}") as raised:
+    with pytest.raises(ModelError, match=rf"the model takes x \[any, 2\] float32 and was given .*{given}") as raised:
         asyncio.run(model.run(inputs))
     assert raised.value.remedy
 
@@ -361,7 +361,7 @@ def test_predicting_with_a_model_of_several_inputs_says_how_to_run_it(save: Save
 
 
 def test_missing_input_among_several_is_told(save: Save) -> None:
-    with pytest.raises(ModelError, match=r"takes a \[any, 2\]; b \[any, 2\] and was given a \[2, 2\]"):
+    with pytest.raises(ModelError, match=r"takes a \[any, 2\] float32; b \[any, 2\] float32 and was given a \[2, 2\]"):
         answer(load_model(save(adding())), a=ROWS)
 
 
@@ -389,7 +389,7 @@ def test_features_of_the_wrong_number_are_a_model_error(save: Save) -> None:
             return Total(total=(await self.predict(pair)).value)
 
     (rejected,) = run(Short, [PAIR], model=save(doubling())).rejections
-    assert "the model takes x [any, 2] and was given x [1, 1]" in rejected.detail
+    assert "the model takes x [any, 2] float32 and was given x [1, 1]" in rejected.detail
 
 
 def test_output_without_a_batch_dimension_is_a_model_error(save: Save) -> None:
