@@ -11,7 +11,7 @@ import uvloop
 from mesh.cli.console import output, print_json
 from mesh.cli.state import StateOption, find_running
 from mesh.fabric.context import write_app_credentials
-from mesh.fabric.ports import read_ports
+from mesh.fabric.ports import ports_needed, read_ports
 from mesh.fabric.server import NatsServer
 from mesh.settings import Settings
 from mesh.subjects import Subjects
@@ -36,7 +36,7 @@ def application(
     at = site or mesh.root
     found = write_app_credentials(mesh.folder, mesh.topology, at, name, base=mesh.file.parent)
     if mesh.topology.sites[at].nats is None:
-        ports = read_ports(mesh.folder, mesh.topology)
+        ports = read_ports(mesh.folder, mesh.topology, ports_needed(mesh.topology, at))
         server = NatsServer(mesh.folder, mesh.topology, at, ports, Settings(), base=mesh.file.parent)
         uvloop.run(server.refresh())
     if as_json:

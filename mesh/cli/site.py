@@ -6,8 +6,9 @@ import asyncio
 import logging
 import os
 import signal
+import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import uvloop
@@ -15,6 +16,7 @@ import uvloop
 from mesh.cli.console import log_to_stderr, print_error
 from mesh.cli.topology import FileArgument
 from mesh.errors import RayError, UsageError
+from mesh.fabric.machine import update_machine
 from mesh.folder import state_folder
 from mesh.processes import MARK
 from mesh.runtime.ray_head import ensure_token, environment
@@ -52,11 +54,12 @@ def run(
         known = ", ".join(sorted(topology.sites))
         raise UsageError(f"{topology.mesh} has no site {site!r}", f"name one of {known}")
     folder = state_folder(topology.mesh, state)
+    begun = update_machine(folder, lambda machine: _note(machine, file, time.time() if epoch is None else epoch))
     os.environ.pop(MARK, None)  # what this process starts is not it
     os.environ.update(environment(ensure_token(folder)))  # Ray reads them when it is imported, just below
     from mesh.site.process import SiteOptions, SiteProcess
 
-    chosen = SiteOptions(site, file.absolute().parent, ray, telemetry, epoch, publish)
+    chosen = SiteOptions(site, file.absolute().parent, ray, telemetry, begun, publish)
     process = SiteProcess(topology, folder, chosen)
 
     def arm() -> None:
@@ -70,3 +73,9 @@ def run(
     except RayError as error:
         print_error(error)
         os._exit(error.exit_code)  # Ray's exit handlers would wait for a cluster that is gone
+
+
+def _note(machine: dict[str, Any], file: Path, now: float) -> float:
+    """Notes which file runs, and when its replay began: a site that starts again goes on with it."""
+    machine["topology"] = str(file.absolute())
+    return float(machine.setdefault("epoch", now))

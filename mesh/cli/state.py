@@ -42,7 +42,7 @@ class Running:
         if site not in self.topology.sites:
             known = ", ".join(sorted(self.topology.sites))
             raise UsageError(f"{self.topology.mesh} has no site {site!r}", f"name one of {known}")
-        port = read_ports(self.folder, self.topology)[site].client
+        port = read_ports(self.folder, self.topology, (site,))[site].client
         return endpoint(self.topology, site, port, self.file.absolute().parent)
 
 

@@ -44,7 +44,7 @@ def write_app_credentials(
     """
     if site not in topology.sites:
         raise UsageError(f"{topology.mesh} has no site {site!r}", f"name one of {', '.join(sorted(topology.sites))}")
-    server = endpoint(topology, site, read_ports(folder, topology)[site].client, base or Path())
+    server = endpoint(topology, site, read_ports(folder, topology, (site,))[site].client, base or Path())
     identity = ensure_app(folder, site, name)
     inbox_prefix = Subjects.inbox(site, "app", name)
     context = {

@@ -49,6 +49,12 @@ def uplink_is_local(topology: Topology, site: str) -> bool:
     return host in ("0.0.0.0", "::", "localhost", "::1") or host.startswith("127.")
 
 
+def ports_needed(topology: Topology, site: str) -> tuple[str, ...]:
+    """Sites whose ports on this machine `site` must know: its own, and its parent's when that is here too."""
+    above = parent(topology, site)
+    return (site, above) if above is not None and uplink_is_local(topology, site) else (site,)
+
+
 def read_ports(folder: StateFolder, topology: Topology, sites: Collection[str] | None = None) -> dict[str, SitePorts]:
     """What `ensure_ports` chose, without choosing; raises NotRunningError when a site has no ports yet."""
     known = _decode(read_machine(folder))

@@ -17,7 +17,7 @@ from mesh.clock import Clock, SystemClock
 from mesh.errors import MeshError, RayError
 from mesh.fabric.identity import Identities, ensure_identities
 from mesh.fabric.monitor import MonitorError
-from mesh.fabric.ports import SitePorts, ensure_ports, uplink_is_local
+from mesh.fabric.ports import SitePorts, ensure_ports, ports_needed, uplink_is_local
 from mesh.fabric.relay import Relay
 from mesh.fabric.server import NatsServer
 from mesh.folder import StateFolder
@@ -54,8 +54,8 @@ class SiteOptions:
     says of the site wins."""
     telemetry: Path | None = None
     """Folder of recorded telemetry."""
-    epoch: float | None = None
-    """Wall time (seconds) at which replay began; None: now."""
+    epoch: float = 0.0
+    """Wall time (seconds) at which replay began."""
     publish: bool = True
     """Whether the site publishes the telemetry of its sources."""
 
@@ -117,7 +117,7 @@ class SiteProcess:
 
     async def _start(self) -> None:
         identities = ensure_identities(self.folder, self.topology)
-        ports = ensure_ports(self.folder, self.topology)
+        ports = ensure_ports(self.folder, self.topology, ports_needed(self.topology, self.site))
         server = await self._start_server(ports)
         await self._start_relay(ports)
         seed = identities.get("site", self.site).seed_file
@@ -183,12 +183,18 @@ class SiteProcess:
         self._tasks.start("forwarder", self._forwarder.run())
 
     def _start_telemetry(self) -> None:
-        epoch = self.options.epoch if self.options.epoch is not None else self._clock.now()
         for kind, spec in self.topology.telemetry.items():
             source = open_source(spec, kind, self.site, self.options.base, self.options.telemetry)
             if source is not None:
                 publisher = Publisher(
-                    self._connection, self._subjects, self.site, kind, source, spec.speed, epoch, self._clock
+                    self._connection,
+                    self._subjects,
+                    self.site,
+                    kind,
+                    source,
+                    spec.speed,
+                    self.options.epoch,
+                    self._clock,
                 )
                 self._tasks.start(f"telemetry {kind}", publisher.run())
 

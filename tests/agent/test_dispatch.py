@@ -400,6 +400,39 @@ def test_what_was_observed_is_known_only_while_the_method_runs() -> None:
     asyncio.run(decide_and_look())
 
 
+def test_agent_that_cancels_its_own_work_is_refused_and_cancels_nobody_else() -> None:
+    async def gives_up(agent: Agent, kpi: Kpi) -> None:
+        work = asyncio.ensure_future(asyncio.Event().wait())
+        work.cancel()
+        await work
+
+    with pytest.raises(Rejected) as refused:
+        handle(dispatcher(agent_doing(gives_up)), kpi())
+    assert refused.value.reason is Reason.AGENT_ERROR
+
+
+def test_cancelling_the_replica_cancels_the_agents_work() -> None:
+    async def waits(agent: Agent, kpi: Kpi) -> None:
+        await asyncio.Event().wait()
+
+    judge = dispatcher(agent_doing(waits))
+
+    async def cancelled() -> bool:
+        task = asyncio.create_task(judge.decide(judge.accept_telemetry("cell", kpi())))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait({task})
+        return task.cancelled()
+
+    assert asyncio.run(cancelled())
+
+
+def test_decision_without_its_key_is_refused_as_the_agents_error() -> None:
+    with pytest.raises(Rejected) as refused:
+        handle(dispatcher(agent_returning(Alarm.model_construct())), kpi())
+    assert refused.value.reason is Reason.AGENT_ERROR
+
+
 def test_agent_that_failed_once_decides_again() -> None:
     async def fails_on_zero(agent: Agent, kpi: Kpi) -> Verdict:
         return Verdict(cell=kpi.cell, load=1.0 / kpi.load)

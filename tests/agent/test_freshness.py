@@ -61,6 +61,13 @@ def test_exactly_the_ids_seen_last_are_remembered(seen: list[tuple[str, bool]], 
     assert all(reason(fresh, "cell", id, -1.0) is None for id in forgotten[:1])
 
 
+def test_id_that_is_seen_again_at_the_same_time_counts_as_seen_last() -> None:
+    fresh = Freshness(ids_max=2)
+    for id, identity in (("a", "first"), ("b", "first"), ("a", "second"), ("c", "first")):
+        fresh.admit("cell", id, 1.0, identity)
+    assert reason(fresh, "cell", "a", 0.0) is Reason.LATE
+
+
 def test_telemetry_of_one_time_is_a_duplicate() -> None:
     fresh = Freshness(ids_max=10)
     fresh.admit("cell", "1", 5.0)

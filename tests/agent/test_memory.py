@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from contextlib import suppress
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -300,6 +301,16 @@ def test_restored_entries_are_no_changes() -> None:
     restored.restore((address, payload) for address, payload in memory.take_changes().items() if payload)
     assert restored.get("n", "1", Last)
     assert restored.take_changes() == {}
+
+
+def test_value_that_cannot_be_kept_is_refused_when_it_is_put() -> None:
+    """Later it would be the replica's failure to write its memory, and no longer the agent's."""
+
+    class Holder(BaseModel):
+        thing: Any
+
+    with pytest.raises(AgentError, match="'n' of '1'"):
+        Memory().put("n", "1", Holder(thing=object()))
 
 
 def test_forgotten_entry_is_told_as_none() -> None:

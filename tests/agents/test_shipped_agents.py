@@ -307,6 +307,13 @@ class TestCapacityPlanner:
         found = run(CapacityPlanner, [*recent, *late])
         assert len(found.decisions) == len(recent)
 
+    def test_hour_of_the_last_day_that_comes_late_is_planned_too(self) -> None:
+        found = run(CapacityPlanner, [region(5, 0, second=0.0), region(3, 2, second=1.0), region(3, 2, second=2.0)])
+        assert [datetime.fromisoformat(plan["hour"]) for plan in found.decisions] == [
+            START + 5 * HOUR,
+            START + 3 * HOUR,
+        ]
+
     def test_regions_are_planned_each_by_itself(self) -> None:
         given_ = [region(0, 5), region(0, 0, name="south"), region(1, 5), region(1, 0, name="south")]
         found = run(CapacityPlanner, given_)

@@ -363,6 +363,8 @@ class Site(RuleBasedStateMachine):
         self.actors: dict[str, int] = {}
         """What runs, with the number of its incarnation."""
         self.to_end: set[str] = set()
+        self.secretly_old: set[str] = set()
+        """Mute when they were found, and running what is not wanted."""
         self.refused_at: dict[str, float] = {}
         self.incarnations = 0
 
@@ -370,13 +372,19 @@ class Site(RuleBasedStateMachine):
         self.incarnations += 1
         self.actors[name] = self.incarnations
 
-    @initialize(found=st.dictionaries(st.sampled_from(WANTED + UNWANTED), st.sampled_from(["wanted", "old", ""])))
+    @initialize(
+        found=st.dictionaries(
+            st.sampled_from(WANTED + UNWANTED), st.sampled_from(["wanted", "old", "mute", "mute and old"])
+        )
+    )
     def find(self, found: dict[str, str]) -> None:
-        self.fleet.found(found, self.now)
-        for name, digest in found.items():
+        self.fleet.found({name: "" if "mute" in what else what for name, what in found.items()}, self.now)
+        for name, what in found.items():
             self.begin(name)
-            if name in UNWANTED or digest == "old":
+            if name in UNWANTED or what == "old":
                 self.to_end.add(name)
+            elif what == "mute and old":
+                self.secretly_old.add(name)
 
     @rule(seconds=st.sampled_from([0.0, 0.1, 0.5, 1.0, 3.0, 5.0, 20.0, 61.0]))
     def time_passes(self, seconds: float) -> None:
@@ -416,7 +424,14 @@ class Site(RuleBasedStateMachine):
     def beat(self, data: st.DataObject, state: ReplicaState) -> None:
         name = data.draw(st.sampled_from(sorted(self.actors.keys() - self.to_end)))
         reason = "broken" if state == "failed" else ""
-        self.fleet.heard(SITE, health(name, state, reason, str(self.actors[name])), self.now)
+        self.hear(name, state, reason)
+
+    def hear(self, name: str, state: ReplicaState = "ready", reason: str = "") -> None:
+        spec = "old" if name in self.secretly_old else "wanted"
+        self.fleet.heard(SITE, health(name, state, reason, str(self.actors[name]), spec), self.now)
+        if name in self.secretly_old:
+            self.secretly_old.discard(name)
+            self.to_end.add(name)
 
     @rule(name=st.sampled_from(UNWANTED), state=st.sampled_from(["ready", "failed"]))
     def stranger_beats(self, name: str, state: ReplicaState) -> None:
@@ -433,11 +448,11 @@ class Site(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Once nothing goes wrong any more everything wanted runs, and nothing else."""
-        for _ in range(3):
+        for _ in range(4):
             self.now += SETTINGS.backoff_max_s
             self.reconcile(set(), lingers=False)
             for name in sorted(self.actors):
-                self.fleet.heard(SITE, health(name, incarnation=str(self.actors[name])), self.now)
+                self.hear(name)
         assert sorted(self.actors) == sorted(WANTED)
         assert self.fleet.waiting_for() == ""
         assert {one.state for one in self.fleet.health(self.now)} == {"ready"}
