@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from pydantic import BaseModel
 
@@ -10,7 +10,6 @@ from agents.overload import RegionalLoad
 from mesh import Agent, Decision, observe
 
 HOURS_KEPT = 24
-DAY = timedelta(days=1)
 NEED_SHARE = 0.05
 """Default share of cell-hours in overload above which a region needs capacity; one hour a day is about 4 %."""
 
@@ -46,11 +45,10 @@ class CapacityPlanner(Agent):
     @observe("region", RegionalLoad)
     async def plan(self, load: RegionalLoad) -> CapacityPlan | None:
         known = self.memory.get("hours", load.region, RegionHour) or RegionHour()
-        news = load.hour not in known.hours and load.hour > min(known.hours, default=load.hour - DAY)
         hours = {**known.hours, load.hour: (len(load.hot), load.cells)}
         kept = {hour: hours[hour] for hour in sorted(hours)[-HOURS_KEPT:]}
         self.memory.put("hours", load.region, RegionHour(hours=kept))
-        if not news:
+        if load.hour in known.hours or load.hour not in kept:
             return None
         share = sum(hot for hot, _ in kept.values()) / max(1, sum(cells for _, cells in kept.values()))
         enough = share <= float(self.parameters.get("share", NEED_SHARE))

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import msgspec
 from pydantic import BaseModel, ConfigDict
@@ -60,7 +60,7 @@ def schema_uri(mesh: str, decision: type[Decision]) -> str:
 class CloudEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     """A decision on the wire. `data` is the decision's own JSON; `time` is when it was made (RFC 3339, UTC)."""
 
-    specversion: str = "1.0"
+    specversion: Literal["1.0"] = "1.0"
     id: str
     source: str
     type: str

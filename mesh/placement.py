@@ -74,8 +74,8 @@ def plan(topology: Topology) -> tuple[Placed, ...]:
 def shortages(replicas: Iterable[Placed], nodes: Iterable[Node]) -> tuple[str, ...]:
     """Demands that `nodes` can never satisfy, one sentence each; Ray would leave such actors pending for ever.
 
-    A site's replicas are put on the nodes with its label in decreasing size, each on the node with the most free
-    processor share, as first-fit-decreasing bin packing does.
+    A site's replicas are put on the nodes with its label in decreasing size, each where it leaves the least processor
+    share free: best-fit-decreasing bin packing, which may in rare cases miss a packing that exists.
     """
     free = [_Free(node, node.cpus, node.memory, node.gpus) for node in nodes]
     missing: list[str] = []
@@ -94,8 +94,8 @@ def shortages(replicas: Iterable[Placed], nodes: Iterable[Node]) -> tuple[str, .
                 f" {max(r.memory for r in here) / 2**20:.0f} MiB and {max(r.gpus for r in here):g} gpus left"
             )
         else:
-            spare_gpus = not needs.gpus  # a node with accelerators is kept for those that need them
-            max(fitting, key=lambda room: (-room.gpus if spare_gpus else 0.0, room.cpus)).take(replica)
+            # a node with accelerators is kept for replicas that need them
+            min(fitting, key=lambda room: (0.0 if needs.gpus else room.gpus, room.cpus)).take(replica)
     return tuple(sorted(missing))
 
 

@@ -60,9 +60,10 @@ def run(
     """Runs `agent` over `observations` in order and returns what it decided and what was refused.
 
     An observation is an instance of the observed model, a mapping (as its JSON would be) or raw bytes; where decisions
-    are observed, give them or the `events` of another run. Time is
-    virtual: the clock stands at each observation's event time, and `@every` methods fire as it passes. `model` is an
-    `.onnx` file or anything with the methods of `mesh.agent.model.Model`. Usable in notebooks, where a loop is running.
+    are observed, give the `events` of another run, or bare decisions, which carry no time, so that no `@every` fires.
+    Time is virtual: the clock stands at each observation's event time, and `@every` methods fire as it passes.
+    `model` is an `.onnx` file or anything with the methods of `mesh.agent.model.Model`. Usable in notebooks, where a loop
+    is running.
     """
     ensure_agent(agent, agent.__name__)
     loaded = load_model(Path(model)) if isinstance(model, str | Path) else model
@@ -90,8 +91,7 @@ class _Replay:
             try:
                 accepted = self._accept(observation)
                 await self._tick_until(accepted.observed.time)
-                identity = accepted.input_digest if accepted.handler.takes_decisions else ""
-                self.dispatcher.admit(accepted, identity)
+                self.dispatcher.admit(accepted)
                 self.result.events += await self.dispatcher.decide(accepted)
             except Rejected as rejected:
                 self.result.rejections.append(rejected)

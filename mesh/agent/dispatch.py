@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -30,6 +31,10 @@ class Accepted:
     """RFC 3339."""
     value: BaseModel
     input_digest: str
+    source: str = ""
+    """Who decided it, when it is another agent's decision."""
+    identity: str = ""
+    """Id of that decision."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,8 @@ class Dispatcher:
         data = bytes(event.data)
         value = parse(handler.model, data, self._limits.payload_bytes_max)
         found = str(getattr(value, handler.id_field))
-        return self._accepted(handler, found, site, _time(event.observedtime), value, payload)
+        accepted = self._accepted(handler, found, site, _time(event.observedtime), value, payload)
+        return replace(accepted, source=event.source, identity=event.id)
 
     def _accepted(
         self, handler: Observes, id: str, site: str, time: datetime, value: BaseModel, payload: bytes
@@ -104,11 +110,15 @@ class Dispatcher:
                 return handler
         raise Rejected(Reason.WRONG_TYPE, f"{self.origin.agent} does not observe {event.type}")
 
-    def admit(self, accepted: Accepted, identity: str = "") -> None:
-        """Refuses repeated and late observations; raises Rejected. Inference requests are not asked."""
+    def admit(self, accepted: Accepted) -> None:
+        """Refuses repeated and late observations; raises Rejected. Inference requests are not asked.
+
+        Time is told apart by source: one agent's decisions never make another's late, nor do they telemetry.
+        """
         observed = accepted.observed
-        kind = f"decisions on {observed.kind}" if accepted.handler.takes_decisions else observed.kind
-        self._fresh.admit(kind, f"{observed.site}/{observed.id}", observed.time, identity)
+        self._fresh.admit(
+            f"{observed.kind} of {accepted.source} at {observed.site}", observed.id, observed.time, accepted.identity
+        )
 
     async def decide(self, accepted: Accepted) -> list[CloudEvent]:
         """What the agent decides on an accepted observation; raises Rejected (`agent_error`) when it fails."""
@@ -128,6 +138,11 @@ class Dispatcher:
             result = await getattr(self.agent, method)(*arguments)
         except MeshError as error:
             raise Rejected(Reason.AGENT_ERROR, str(error)) from error
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise  # we are to end
+            raise Rejected(Reason.AGENT_ERROR, f"{method} was cancelled from within") from error
         except Exception as error:
             raise Rejected(Reason.AGENT_ERROR, f"{method} raised {type(error).__name__}: {error}") from error
         finally:
@@ -146,11 +161,11 @@ class Dispatcher:
                 Reason.AGENT_ERROR,
                 f"{type(self.agent).__name__} returned {type(decision).__name__}, which is no mesh.Decision",
             )
-        key = observed.id if decision.key is None else str(getattr(decision, decision.key))
         try:
+            key = observed.id if decision.key is None else str(getattr(decision, decision.key))
             escape(key)
             return cloud_event(self.origin, decision, key, basis, now, ordinal)
-        except (SubjectError, ValueError) as error:  # pydantic's serialisation and Unicode errors are ValueErrors
+        except (SubjectError, AttributeError, ValueError) as error:  # pydantic's and Unicode errors are ValueErrors
             name = type(decision).__name__
             raise Rejected(Reason.AGENT_ERROR, f"the decision {name} cannot be published: {error}") from error
 

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 
 from mesh.agent.observation import Reason, Rejected
 
+IDENTITIES_MAX = 64
+"""Decisions on one id and time that are told apart; agents make a few."""
+
 
 @dataclass
 class Freshness:
@@ -30,7 +33,7 @@ class Freshness:
             if time == newest:
                 if identity in identities:
                     raise Rejected(Reason.DUPLICATE, f"{kind} {id}: seen before for the same time")
-                self._seen[key] = (newest, (*identities, identity))
+                self._seen[key] = (newest, (*identities[-IDENTITIES_MAX:], identity))
                 self._seen.move_to_end(key)
                 return
         self._seen[key] = (time, (identity,))

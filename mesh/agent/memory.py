@@ -84,7 +84,10 @@ class Memory:
     lineage: str = ""
     """Identity of this memory: kept with it on disk, new when it begins empty."""
     _series: dict[Address, Series] = field(default_factory=dict)
-    _values: dict[Address, BaseModel | bytes] = field(default_factory=dict)
+    _kept: dict[Address, bytes] = field(default_factory=dict)
+    """Values as JSON."""
+    _values: dict[Address, BaseModel] = field(default_factory=dict)
+    """Values as they were last used."""
     _written: OrderedDict[Address, None] = field(default_factory=OrderedDict)
     """Entries in the order of their last writing."""
     _changed: set[Address] = field(default_factory=set)
@@ -109,24 +112,28 @@ class Memory:
 
     def get(self, name: str, key: str, model: type[Model]) -> Model | None:
         """The value `name` of `key`, or None; one that was kept in another form counts as absent."""
-        found = self._values.get((name, key))
-        if isinstance(found, bytes):
+        address = (name, key)
+        found = self._values.get(address)
+        if not isinstance(found, model) and address in self._kept:
             try:
-                found = model.model_validate_json(found)
+                found = self._values[address] = model.model_validate_json(self._kept[address])
             except ValidationError:
                 return None
-            self._values[(name, key)] = found
         return found if isinstance(found, model) else None
 
     def put(self, name: str, key: str, value: BaseModel) -> None:
-        """Remembers `value`, a pydantic model, replacing what was there."""
+        """Remembers `value`, a pydantic model, replacing what was there; raises AgentError when it is no JSON."""
         address = (name, key)
+        try:
+            self._kept[address] = _to_json(value)
+        except ValueError as error:  # pydantic's serialisation errors are ValueErrors
+            raise AgentError(f"the value {name!r} of {key!r} cannot be kept ({error})", "use plain fields") from error
         self._values[address] = value
         self._note(address)
 
     def keys(self, name: str) -> tuple[str, ...]:
         """Keys that have a value or a history under `name`, sorted."""
-        both = (*self._series, *self._values)
+        both = (*self._series, *self._kept)
         return tuple(sorted({key for found, key in both if found == name}))
 
     def _note(self, address: Address) -> None:
@@ -140,6 +147,7 @@ class Memory:
             oldest, _ = self._written.popitem(last=False)
             self._series.pop(oldest, None)
             self._values.pop(oldest, None)
+            self._kept.pop(oldest, None)
             self._changed.add(oldest)
 
     def take_changes(self) -> dict[Address, bytes | None]:
@@ -163,14 +171,13 @@ class Memory:
             if length:
                 self._series[address] = Series(length, points)
             if value is not None:
-                self._values[address] = value
+                self._kept[address] = value
         self._trim()
 
     def _encode(self, address: Address) -> bytes | None:
-        series, value = self._series.get(address), self._values.get(address)
-        if series is None and value is None:
+        series, kept = self._series.get(address), self._kept.get(address)
+        if series is None and kept is None:
             return None
-        kept = _to_json(value) if isinstance(value, BaseModel) else value
         return msgspec.msgpack.encode((series.length if series else 0, list(series or ()), kept))
 
 

@@ -191,7 +191,7 @@ class Replica:
                 accepted = self._dispatcher.accept_telemetry(arrival.handler.kind, arrival.payload, id=arrival.id)
             else:
                 accepted = self._dispatcher.accept_decision(arrival.site, arrival.payload)
-            self._dispatcher.admit(accepted, accepted.input_digest if arrival.site else "")
+            self._dispatcher.admit(accepted)
             await self._send(await self._dispatcher.decide(accepted), arrival.arrived)
         except Rejected as rejected:
             await self._reject(f"{arrival.handler.kind} {arrival.id}", arrival.payload, rejected)

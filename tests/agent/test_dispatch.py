@@ -136,7 +136,7 @@ def handle(judge: Dispatcher, payload: bytes, *, kind: str = "cell", id: str | N
 
 def handle_decision(judge: Dispatcher, payload: bytes, site: str = "south") -> list[CloudEvent]:
     accepted = judge.accept_decision(site, payload)
-    judge.admit(accepted, accepted.input_digest)
+    judge.admit(accepted)
     return asyncio.run(judge.decide(accepted))
 
 
