@@ -127,6 +127,14 @@ class RayError(MeshError):
     """Raised when a Ray cluster cannot be started or joined, or an actor cannot be placed."""
 
 
+class BringUpError(MeshError):
+    """Raised when replicas cannot serve while a mesh is brought up; `reasons` has one sentence each."""
+
+    def __init__(self, reasons: tuple[str, ...]) -> None:
+        self.reasons = reasons
+        super().__init__("replicas cannot serve: " + " | ".join(reasons), "the mesh was taken down again")
+
+
 class NotRunningError(MeshError):
     """Raised when a command needs a running mesh and finds none."""
 

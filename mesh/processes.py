@@ -18,6 +18,8 @@ MARK = "MESH_PROCESS"
 UP = "up"
 """Word by which the command line of a `mesh up` is known."""
 _PROC = Path("/proc")
+_ROUNDS = 3
+"""A process that is being ended may have started another one in between."""
 _KILLED_S = 5.0
 """Time for the kernel to take a killed process away."""
 
@@ -124,9 +126,14 @@ async def end(process: Process, deadline_s: float) -> None:
 
 async def end_marked(mark: str, deadline_s: float) -> int:
     """Ends every process that carries `mark`: SIGTERM, then SIGKILL at the deadline; returns how many there were."""
-    found = await asyncio.to_thread(marked, mark)
-    await asyncio.gather(*(end(process, deadline_s) for process in found))
-    return len(found)
+    ended = 0
+    for _ in range(_ROUNDS):
+        found = await asyncio.to_thread(marked, mark)
+        if not found:
+            break
+        await asyncio.gather(*(end(process, deadline_s) for process in found))
+        ended += len(found)
+    return ended
 
 
 def _carries(pid: int, mark: str) -> bool:

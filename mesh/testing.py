@@ -62,8 +62,8 @@ def run(
     An observation is an instance of the observed model, a mapping (as its JSON would be) or raw bytes; where decisions
     are observed, give the `events` of another run, or bare decisions, which carry no time, so that no `@every` fires.
     Time is virtual: the clock stands at each observation's event time, and `@every` methods fire as it passes.
-    `model` is an `.onnx` file or anything with the methods of `mesh.agent.model.Model`. Usable in notebooks, where a loop
-    is running.
+    `model` is an `.onnx` file or anything with the methods of `mesh.agent.model.Model`. Also for notebooks, where a
+    loop is running.
     """
     ensure_agent(agent, agent.__name__)
     loaded = load_model(Path(model)) if isinstance(model, str | Path) else model

@@ -20,7 +20,7 @@ from mesh.cli.state import Running, StateOption
 from mesh.cli.table import live_table, summary
 from mesh.cli.topology import FileArgument
 from mesh.clock import SystemClock
-from mesh.errors import UsageError
+from mesh.errors import BringUpError, UsageError
 from mesh.fabric.identity import ensure_identities
 from mesh.folder import state_folder
 from mesh.settings import Settings
@@ -138,8 +138,13 @@ class _Show:
         return live_table(self._mesh.topology, self._statuses, self._title(), output.width)
 
     def _look(self) -> None:
-        if self._ready_s is None and self._statuses.ready(self._mesh.topology.sites):
+        """Notes when everything is ready; raises BringUpError when it never will be."""
+        if self._ready_s is not None:
+            return
+        if self._statuses.ready(self._mesh.topology.sites):
             self._ready_s = self._clock.monotonic() - self._begun
+        elif reasons := self._statuses.hopeless(self._mesh.topology.sites):
+            raise BringUpError(reasons)
 
     def _over(self) -> bool:
         elapsed = self._clock.monotonic() - self._begun
@@ -162,7 +167,7 @@ class _Show:
         sites = self._mesh.topology.sites
         heard = [self._statuses.latest[site] for site in sites if site in self._statuses.latest]
         answered = sum(replica.state == "ready" for status in heard for replica in status.replicas)
-        problems = [f"{s.site}: {s.waiting_for}" for s in heard if any(r.state == "failed" for r in s.replicas)]
+        problems = [f"{s.site}: {s.waiting_for}" for s in heard if any(r.reason for r in s.replicas)]
         text = f"{len(heard)}/{len(sites)} sites, {answered} replicas answer"
         return "; ".join([text, *problems])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import msgspec
@@ -76,9 +76,23 @@ class Statuses:
         """Whether nothing was heard of the site lately."""
         return self.clock.monotonic() - self._heard.get(site, -1e9) > STALE_S
 
-    def ready(self, sites: Mapping[str, object]) -> bool:
+    def ready(self, sites: Collection[str]) -> bool:
         """Whether all `sites` are ready now."""
         return all(site in self.latest and self.latest[site].ready and not self.silent(site) for site in sites)
+
+    def hopeless(self, sites: Collection[str]) -> tuple[str, ...]:
+        """Why replicas cannot serve, once every replica of `sites` has either answered or told its failure."""
+        reasons: list[str] = []
+        for site in sites:
+            status = self.latest.get(site)
+            if status is None or self.silent(site) or len(status.replicas) < status.wanted:
+                return ()
+            for replica in status.replicas:
+                if replica.reason:
+                    reasons.append(f"{site}/{replica.agent}/{replica.index}: {replica.reason}")
+                elif replica.state != "ready":
+                    return ()
+        return tuple(reasons)
 
     def rates(self, site: str) -> tuple[float, float]:
         """Observations and decisions per second of a site."""
