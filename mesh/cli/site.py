@@ -15,7 +15,7 @@ import uvloop
 
 from mesh.cli.console import log_to_stderr, print_error
 from mesh.cli.topology import FileArgument
-from mesh.errors import RayError, UsageError
+from mesh.errors import MeshError, UsageError
 from mesh.fabric.machine import update_machine
 from mesh.folder import state_folder
 from mesh.processes import MARK
@@ -68,11 +68,13 @@ def run(
             loop.remove_signal_handler(number)
             loop.add_signal_handler(number, process.request_stop)
 
+    code = 0
     try:
         uvloop.run(process.run(arm))
-    except RayError as error:
+    except MeshError as error:
         print_error(error)
-        os._exit(error.exit_code)  # Ray's exit handlers would wait for a cluster that is gone
+        code = error.exit_code
+    os._exit(code)  # a Ray call may hang in its thread, and Ray's exit handlers would wait for a cluster that is gone
 
 
 def _note(machine: dict[str, Any], file: Path, now: float) -> float:

@@ -36,7 +36,7 @@ from mesh.telemetry.source import open_source
 from mesh.topology.endpoint import Endpoint, endpoint, local_host
 from mesh.topology.model import Topology
 from mesh.topology.tree import children, parent, subtree
-from mesh.transport.connection import Away, Login, Message, connect
+from mesh.transport.connection import Away, Connection, Login, Message, connect
 from mesh.transport.stream import ensure_stream
 
 log = logging.getLogger(__name__)
@@ -88,8 +88,10 @@ class SiteProcess:
         self._cluster: Cluster | None = None
         self._head: Head | None = None
         self._own_head = False
+        self._connections: list[Connection] = []
         self._step = "its nats-server"
         self._stop = asyncio.Event()
+        self._started = asyncio.Event()
 
     async def run(self, arm: Callable[[], None]) -> None:
         """Serves until `request_stop`; raises what made it impossible to go on.
@@ -98,14 +100,21 @@ class SiteProcess:
         """
         self._arm = arm
         arm()
+        starting = asyncio.create_task(self._start(), name="start")
+        starting.add_done_callback(lambda _: self._started.set())
         try:
-            await self._start()
-            await first_of(self._stop, self._tasks.failed, self._reconciling.failed)
+            await first_of(self._stop, self._started)
+            if self._started.is_set():
+                starting.result()
+                await first_of(self._stop, self._tasks.failed, self._reconciling.failed)
             for tasks in (self._tasks, self._reconciling):
                 if tasks.error is not None:
                     raise tasks.error
+            starting.cancel()
+            await asyncio.wait({starting})
             await self._leave()
         finally:
+            starting.cancel()
             await self._reconciling.aclose()
             await self._tasks.aclose()
             if self._relay is not None:
@@ -122,7 +131,7 @@ class SiteProcess:
         await self._start_relay(ports)
         seed = identities.get("site", self.site).seed_file
         inbox = self._subjects.inbox(self.site, "site", "main")
-        self._connection = await connect(Login(server, f"site {self.site}", inbox, seed), self.settings.client)
+        self._connection = await self._connect(Login(server, f"site {self.site}", inbox, seed))
         self._step = "its stream"
         disk = self.topology.sites[self.site].capacity.disk
         await ensure_stream(self._connection, self.settings.stream, self._subjects.decisions, int(disk * 0.9))
@@ -133,6 +142,11 @@ class SiteProcess:
         if self.options.publish:
             self._start_telemetry()
         await self._start_replicas(server, identities)
+
+    async def _connect(self, login: Login) -> Connection:
+        connection = await connect(login, self.settings.client)
+        self._connections.append(connection)
+        return connection
 
     async def _start_server(self, ports: dict[str, SitePorts]) -> Endpoint:
         """The site's server: its own, started or adopted, or the one the topology names."""
@@ -170,10 +184,10 @@ class SiteProcess:
         if above is None:
             return
         inbox = self._subjects.link_inbox(SCOPE, self.site, above)
-        self._link = await connect(Login(server, f"link of {self.site}", inbox, seed), self.settings.client)
+        link = await self._connect(Login(server, f"link of {self.site}", inbox, seed))
         self._forwarder = Forwarder(
             self._connection,
-            self._link,
+            link,
             self._subjects.link(SCOPE, self.site, above, TOPIC),
             self._subjects.decisions,
             self.settings.stream.name,
@@ -318,9 +332,8 @@ class SiteProcess:
         if self._forwarder is not None:
             await self._forwarder.finish(self.settings.forwarder.ack_timeout_s)
         await self._tasks.aclose()
-        if self._forwarder is not None:
-            await self._link.aclose()
-        await self._connection.aclose()
+        for connection in reversed(self._connections):
+            await connection.aclose()
         if self._own_head:
             await stop_head(self.folder, self.site)
         if self._server is not None:
