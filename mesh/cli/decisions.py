@@ -12,12 +12,12 @@ import typer
 import uvloop
 
 from mesh.cli.console import errors, output, print_json
-from mesh.cli.state import Running, StateOption, find_running
+from mesh.cli.state import Running, StateOption, connect_as_operator, find_running
 from mesh.decision import decode_event
-from mesh.errors import MeshError, NotRunningError, UsageError
+from mesh.errors import UsageError
 from mesh.settings import Settings
 from mesh.subjects import Subjects
-from mesh.transport.connection import Connection, Login, Message, connect
+from mesh.transport.connection import Connection, Message
 from mesh.transport.stream import read
 from mesh.units import parse_duration
 
@@ -91,7 +91,7 @@ async def _follow(mesh: Running, at: str, subject: str, stored: bool, printer: _
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, printer.done.set)
-    connection = await _connect(mesh, at)
+    connection = await connect_as_operator(mesh, at, "decisions")
     try:
         if stored:
             work: asyncio.Task[object] = asyncio.create_task(_replay(connection, subject, printer), name="replay")
@@ -118,12 +118,3 @@ async def _replay(connection: Connection, subject: str, printer: _Printer) -> No
         for one in found:
             printer.show(one.subject, one.data)
         await asyncio.sleep(0)
-
-
-async def _connect(mesh: Running, at: str) -> Connection:
-    inbox = Subjects(mesh.topology.mesh).inbox(at, "operator", "decisions")
-    login = Login(mesh.endpoint(at), "operator decisions", inbox, mesh.identities.get("operator").seed_file)
-    try:
-        return await connect(login, Settings().client, 3.0)
-    except MeshError as error:
-        raise NotRunningError(f"site {at}", str(mesh.folder.root)) from error

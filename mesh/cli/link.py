@@ -8,12 +8,10 @@ import typer
 import uvloop
 
 from mesh.cli.console import output
-from mesh.cli.state import Running, StateOption, find_running
-from mesh.errors import MeshError, NotRunningError, UsageError
-from mesh.settings import Settings
+from mesh.cli.state import Running, StateOption, connect_as_operator, find_running
+from mesh.errors import UsageError
 from mesh.subjects import Subjects
 from mesh.topology.tree import parent
-from mesh.transport.connection import Login, connect
 
 app = typer.Typer(help="Cut and heal emulated links.", no_args_is_help=True)
 
@@ -44,16 +42,7 @@ async def _ask(verb: str, a: str, b: str, mesh: Running) -> None:
         raise UsageError(f"there is no link between {a} and {b}", f"choose one of {links}")
     child = a if ends[a] == b else b
     subjects = Subjects(mesh.topology.mesh)
-    login = Login(
-        mesh.endpoint(child),
-        "operator link",
-        subjects.inbox(child, "operator", "link"),
-        mesh.identities.get("operator").seed_file,
-    )
-    try:
-        connection = await connect(login, Settings().client, _ANSWER_S)
-    except MeshError as error:
-        raise NotRunningError(f"site {child}", str(mesh.folder.root)) from error
+    connection = await connect_as_operator(mesh, child, "link")
     try:
         reply = await connection.request(subjects.control(child, verb), b"", _ANSWER_S)
     finally:

@@ -8,19 +8,26 @@ from typing import Annotated
 
 import typer
 
-from mesh.errors import NotRunningError, UsageError
+from mesh.errors import ConnectError, CredentialError, NotRunningError, UsageError
 from mesh.fabric.identity import Identities, ensure_identities
 from mesh.fabric.machine import read_machine
 from mesh.fabric.ports import read_ports
 from mesh.folder import StateFolder
+from mesh.settings import Settings
+from mesh.subjects import Subjects
 from mesh.topology.endpoint import Endpoint, endpoint
 from mesh.topology.load import load
 from mesh.topology.model import Topology
 from mesh.topology.tree import top_down
+from mesh.transport.connection import Connection, Login, connect
 
 StateOption = Annotated[
     Path | None, typer.Option("--state", help="State folder of the mesh; default: the only one in .mesh.")
 ]
+
+
+_CONNECT_S = 3.0
+"""A server of this machine answers within milliseconds."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,21 @@ class Running:
             raise UsageError(f"{self.topology.mesh} has no site {site!r}", f"name one of {known}")
         port = read_ports(self.folder, self.topology, (site,))[site].client
         return endpoint(self.topology, site, port, self.file.absolute().parent)
+
+
+async def connect_as_operator(mesh: Running, site: str, client: str) -> Connection:
+    """A connection at `site`; `client` names the command.
+
+    Raises CredentialError when the server refuses the operator's key, NotRunningError when none answers.
+    """
+    inbox = Subjects(mesh.topology.mesh).inbox(site, "operator", client)
+    login = Login(mesh.endpoint(site), f"operator {client}", inbox, mesh.identities.get("operator").seed_file)
+    try:
+        return await connect(login, Settings().client, _CONNECT_S)
+    except CredentialError:
+        raise
+    except ConnectError as error:
+        raise NotRunningError(f"site {site}", str(mesh.folder.root)) from error
 
 
 def find_folder(state: Path | None) -> StateFolder:
