@@ -155,6 +155,10 @@ class Memory:
         changed, self._changed = self._changed, set()
         return {address: self._encode(address) for address in changed}
 
+    def not_kept(self, changes: Iterable[Address]) -> None:
+        """Gives back changes that could not be written: `take_changes` gives them again."""
+        self._changed.update(changes)
+
     def restore(self, entries: Iterable[tuple[Address, bytes]]) -> None:
         """Takes back what `take_changes` gave; raises AgentError on bytes that it never gave."""
         for address, payload in entries:

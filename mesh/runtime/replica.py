@@ -25,7 +25,7 @@ from mesh.agent.memory import Memory
 from mesh.agent.observation import REJECTED_SAMPLE_BYTES, Reason, Rejected
 from mesh.clock import Clock, SystemClock
 from mesh.decision import CONTENT_TYPE, CloudEvent, encode_event
-from mesh.errors import MeshError, SubjectError
+from mesh.errors import AgentError, MeshError, SubjectError
 from mesh.health import ReplicaHealth, encode
 from mesh.inference.onnx_model import load_model
 from mesh.placement import partition
@@ -288,8 +288,13 @@ class Replica:
 
     async def _write_memory(self) -> None:
         changes = self._memory.take_changes()
-        if changes:
+        if not changes:
+            return
+        try:
             await asyncio.to_thread(self._file.write, changes)
+        except AgentError as error:
+            self._memory.not_kept(changes)
+            log.error("%s decides on, but its memory is not kept: %s", self.spec.name, error)
 
     async def _beat(self) -> None:
         while True:

@@ -77,7 +77,6 @@ class LocalMesh:
     served: Callable[[str], bool]
     epoch: float = 0.0
     _tasks: Tasks = field(default_factory=Tasks)
-    _stopping: bool = False
 
     async def start(self) -> None:
         """Starts everything without waiting for replicas; raises MeshError when a demand cannot be met."""
@@ -89,8 +88,7 @@ class LocalMesh:
         adopting = await self._clear_killed()
         if not adopting and self._replays():
             await asyncio.to_thread(self._forget)
-        ports = await asyncio.to_thread(ensure_ports, folder, topology)
-        log.debug("ports: %s", ports)
+        await asyncio.to_thread(ensure_ports, folder, topology)
         write_atomically(folder.up_pid, str(os.getpid()))
         known = read_machine(folder).get("epoch")
         self.epoch = float(known) if adopting and isinstance(known, int | float) else self.clock.now()

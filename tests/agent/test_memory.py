@@ -303,6 +303,14 @@ def test_restored_entries_are_no_changes() -> None:
     assert restored.take_changes() == {}
 
 
+def test_changes_that_were_not_kept_are_given_again() -> None:
+    memory = Memory()
+    memory.append("history", "1", 1.0, 2.0, length=3)
+    changes = memory.take_changes()
+    memory.not_kept(changes)
+    assert memory.take_changes() == changes
+
+
 def test_value_that_cannot_be_kept_is_refused_when_it_is_put() -> None:
     """Later it would be the replica's failure to write its memory, and no longer the agent's."""
 
