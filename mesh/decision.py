@@ -76,6 +76,8 @@ class CloudEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False)
     """sha256 of the observation's bytes as they arrived."""
     observedtime: str
     """Event time of the observation."""
+    requested: bool | None = None
+    """True when it answers an inference request; other agents do not observe such decisions."""
     data: msgspec.Raw
 
 
@@ -100,6 +102,8 @@ class Basis:
     observed_time: str
     model_digest: str | None = None
     confidence: float | None = None
+    requested: bool = False
+    """Whether somebody asked, instead of observing."""
     lineage: str = ""
     """Which memory the agent had: a restarted replica has the same one, a replica begun anew another."""
 
@@ -136,6 +140,7 @@ def cloud_event(origin: Origin, decision: Decision, key: str, basis: Basis, now:
         confidence=None if basis.confidence is None else f"{basis.confidence:.4f}",
         inputdigest=basis.input_digest,
         observedtime=basis.observed_time,
+        requested=basis.requested or None,
         data=msgspec.Raw(decision.__pydantic_serializer__.to_json(decision)),
     )
 

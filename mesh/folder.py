@@ -100,8 +100,13 @@ class StateFolder:
     def credentials(self) -> Path:
         return self.root / "credentials"
 
+    @property
+    def sites(self) -> Path:
+        """Holds one folder per site."""
+        return self.root / "sites"
+
     def site(self, name: str) -> SiteFolder:
-        return SiteFolder(self.root / "sites" / name)
+        return SiteFolder(self.sites / name)
 
 
 def state_folder(mesh: str, state: Path | None) -> StateFolder:

@@ -31,6 +31,13 @@ class Process:
     pid: int
     mark: str
 
+    def arguments(self) -> list[bytes]:
+        """Its command line; empty when it is gone."""
+        try:
+            return (_PROC / str(self.pid) / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            return []
+
     def verified(self) -> bool:
         """Whether the process still lives and still carries the mark."""
         return _carries(self.pid, self.mark)
@@ -141,4 +148,4 @@ def _carries(pid: int, mark: str) -> bool:
         variables = (_PROC / str(pid) / "environ").read_bytes().split(b"\0")
     except OSError:
         return False
-    return f"{MARK}={mark}".encode() in variables
+    return os.fsencode(f"{MARK}={mark}") in variables

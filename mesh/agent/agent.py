@@ -98,6 +98,9 @@ class Agent:
         super().__init_subclass__(**kwargs)
         if "__init__" in cls.__dict__:
             raise AgentError(f"{cls.__name__} defines __init__", "use setup(self) instead")
+        for name in ("setup", "prepare"):
+            if inspect.iscoroutinefunction(getattr(cls, name)):
+                raise AgentError(f"{cls.__name__}.{name} is async", "write it without 'async'; nothing awaits it")
         found: dict[str, Observes | Every] = {}
         for name, member in inspect.getmembers(cls):
             handler = handler_of(member)
@@ -169,7 +172,7 @@ class Agent:
 
 
 def _check_features(agent: type[Agent], name: str, model: Model) -> None:
-    declared, wanted = agent.features, model.features
+    declared, wanted = tuple(agent.features), model.features
     if declared and wanted and declared != wanted:
         missing = [feature for feature in wanted if feature not in declared]
         spare = [feature for feature in declared if feature not in wanted]

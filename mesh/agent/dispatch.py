@@ -83,6 +83,8 @@ class Dispatcher:
             raise Rejected(Reason.WRONG_SCHEMA, f"no CloudEvent: {error}") from error
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise Rejected(Reason.MALFORMED_JSON, str(error)) from error
+        if event.requested:
+            raise Rejected(Reason.REQUESTED, "it answers somebody's question and observes nothing")
         handler = self._handler_for(event)
         data = bytes(event.data)
         value = parse(handler.model, data, self._limits.payload_bytes_max)
@@ -116,13 +118,15 @@ class Dispatcher:
         Time is told apart by source: one agent's decisions never make another's late, nor do they telemetry.
         """
         observed = accepted.observed
-        self._fresh.admit(
-            f"{observed.kind} of {accepted.source} at {observed.site}", observed.id, observed.time, accepted.identity
-        )
+        by = f" by {accepted.source}" if accepted.source else ""
+        self._fresh.admit(f"{observed.kind} at {observed.site}{by}", observed.id, observed.time, accepted.identity)
 
-    async def decide(self, accepted: Accepted) -> list[CloudEvent]:
-        """What the agent decides on an accepted observation; raises Rejected (`agent_error`) when it fails."""
-        basis = Basis(accepted.input_digest, accepted.observed_time)
+    async def decide(self, accepted: Accepted, *, requested: bool = False) -> list[CloudEvent]:
+        """What the agent decides on an accepted observation; raises Rejected (`agent_error`) when it fails.
+
+        `requested` marks the answers to an inference request.
+        """
+        basis = Basis(accepted.input_digest, accepted.observed_time, requested=requested)
         return await self._run(accepted.handler.method, (accepted.value,), accepted.observed, basis)
 
     async def tick(self, handler: Every) -> list[CloudEvent]:
@@ -151,7 +155,7 @@ class Dispatcher:
         if not decisions:
             return []
         lineage = self.agent.memory.lineage
-        made = Basis(basis.input_digest, basis.observed_time, self._model_digest, call.confidence, lineage)
+        made = replace(basis, model_digest=self._model_digest, confidence=call.confidence, lineage=lineage)
         now = self._clock.now()
         return [self._envelope(decision, observed, made, now, number) for number, decision in enumerate(decisions)]
 
@@ -164,10 +168,15 @@ class Dispatcher:
         try:
             key = observed.id if decision.key is None else str(getattr(decision, decision.key))
             escape(key)
-            return cloud_event(self.origin, decision, key, basis, now, ordinal)
+            event = cloud_event(self.origin, decision, key, basis, now, ordinal)
         except (SubjectError, AttributeError, ValueError) as error:  # pydantic's and Unicode errors are ValueErrors
             name = type(decision).__name__
             raise Rejected(Reason.AGENT_ERROR, f"the decision {name} cannot be published: {error}") from error
+        size, most = len(bytes(event.data)), self._limits.payload_bytes_max
+        if size > most:
+            name = type(decision).__name__
+            raise Rejected(Reason.AGENT_ERROR, f"the decision {name} has {size} bytes, at most {most} are published")
+        return event
 
 
 _TIMESTAMP = Annotated[datetime, msgspec.Meta(tz=True)]

@@ -11,6 +11,10 @@ IDENTITIES_MAX = 64
 """Decisions on one id and time that are told apart; agents make a few."""
 
 
+RETURNED_AFTER = 20
+"""So many late observations in order, with none that is newest between them, show that the newest one was wrong."""
+
+
 @dataclass
 class Freshness:
     """Newest event time per id, for at most `ids_max` ids; the least recently seen is forgotten first."""
@@ -18,14 +22,30 @@ class Freshness:
     ids_max: int
     _seen: OrderedDict[tuple[str, str], tuple[float, tuple[str, ...]]] = field(default_factory=OrderedDict)
 
+    _late: OrderedDict[tuple[str, str], tuple[float, int]] = field(default_factory=OrderedDict)
+    """Time of the last late observation in a row, and how many they are."""
+
+    def _returned(self, key: tuple[str, str], time: float) -> bool:
+        last, count = self._late.get(key, (float("-inf"), 0))
+        count = count + 1 if time > last else 1
+        self._late[key] = (time, count)
+        if len(self._late) > self.ids_max:
+            self._late.popitem(last=False)
+        return count > RETURNED_AFTER
+
     def admit(self, kind: str, id: str, time: float, identity: str = "") -> None:
         """Notes an observation; raises Rejected when it is late, or a duplicate.
 
         Two observations of one id and time are duplicates when their `identity` is equal: telemetry has none, a
-        decision's is its event id.
+        decision's is its event id. One observation from the far future must not silence an id for ever: after
+        RETURNED_AFTER late ones in order, time goes on from there.
         """
         key = (kind, id)
         known = self._seen.get(key)
+        if known is not None and time < known[0] and self._returned(key, time):
+            known = None
+        if known is None or time > known[0]:
+            self._late.pop(key, None)
         if known is not None:
             newest, identities = known
             if time < newest:

@@ -137,6 +137,8 @@ class Memory:
         return tuple(sorted({key for found, key in both if found == name}))
 
     def _note(self, address: Address) -> None:
+        if not all(isinstance(part, str) for part in address):
+            raise AgentError(f"{address!r} is no name and key of a memory", "use strings; they are found again on disk")
         self._written[address] = None
         self._written.move_to_end(address)
         self._changed.add(address)

@@ -38,6 +38,7 @@ class Reason(StrEnum):
     DUPLICATE = "duplicate"
     LATE = "late"
     WRONG_TYPE = "wrong_type"
+    REQUESTED = "requested"
     QUEUE_FULL = "queue_full"
     AGENT_ERROR = "agent_error"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 
 from rich.console import Console
@@ -14,6 +15,11 @@ errors = Console(stderr=True)
 def print_error(error: object) -> None:
     """One sentence on stderr, never wrapped."""
     errors.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+
+
+def quiet_stdout() -> None:
+    """Lets stdout lead nowhere, so that Python's own flush at exit does not fail on a closed pipe."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def print_json(text: str) -> None:

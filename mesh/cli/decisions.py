@@ -11,7 +11,7 @@ import msgspec
 import typer
 import uvloop
 
-from mesh.cli.console import errors, output, print_json
+from mesh.cli.console import errors, output, print_json, quiet_stdout
 from mesh.cli.state import Running, StateOption, connect_as_operator, find_running
 from mesh.decision import decode_event
 from mesh.errors import UsageError
@@ -34,10 +34,15 @@ class _Printer:
     def show(self, subject: str, payload: bytes) -> None:
         if self.done.is_set():
             return
-        if self.as_json:
-            print_json(payload.decode())
-        else:
-            self._line(subject, payload)
+        try:
+            if self.as_json:
+                print_json(payload.decode())
+            else:
+                self._line(subject, payload)
+        except BrokenPipeError:  # whoever read has enough
+            quiet_stdout()
+            self.done.set()
+            return
         self.printed += 1
         if self.count is not None and self.printed >= self.count:
             self.done.set()
@@ -108,6 +113,7 @@ async def _follow(mesh: Running, at: str, subject: str, stored: bool, printer: _
             work.result()
         for task in (work, done):
             task.cancel()
+        await asyncio.wait({work, done})
     finally:
         await connection.aclose()
 

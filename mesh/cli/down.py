@@ -19,7 +19,7 @@ _UP_DEADLINE_S = 60.0
 
 def down(state: StateOption = None) -> None:
     """Stop the mesh: drain and stop its sites, end whatever a killed 'mesh up' left behind."""
-    folder = find_folder(state)
+    folder = StateFolder(state.absolute()) if state is not None and state.is_dir() else find_folder(state)
     ended = uvloop.run(_down(folder))
     output.print(
         f"the mesh in {folder.root} is down" if ended else f"nothing of the mesh in {folder.root} was running",

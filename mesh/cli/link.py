@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Annotated
 
 import typer
@@ -10,6 +11,7 @@ import uvloop
 from mesh.cli.console import output
 from mesh.cli.state import Running, StateOption, connect_as_operator, find_running
 from mesh.errors import UsageError
+from mesh.site.control import signed_request
 from mesh.subjects import Subjects
 from mesh.topology.tree import parent
 
@@ -44,7 +46,9 @@ async def _ask(verb: str, a: str, b: str, mesh: Running) -> None:
     subjects = Subjects(mesh.topology.mesh)
     connection = await connect_as_operator(mesh, child, "link")
     try:
-        reply = await connection.request(subjects.control(child, verb), b"", _ANSWER_S)
+        subject = subjects.control(child, verb)
+        request = signed_request(subject, time.time(), mesh.identities.get("operator").seed_file)
+        reply = await connection.request(subject, request, _ANSWER_S)
     finally:
         await connection.aclose()
     answer = reply.data.decode()

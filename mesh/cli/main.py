@@ -52,10 +52,10 @@ def main() -> None:
     except TopologyError as error:
         for finding in error.findings:
             errors.print(finding, markup=False, highlight=False, soft_wrap=True)
-        print_error(error)
+        print_error(f"{error.file} has {len(error.findings)} finding{'s' if len(error.findings) != 1 else ''}, above")
         sys.exit(error.exit_code)
     except TyperException as error:
-        message = error.format_message().rstrip(".")
+        message = error.format_message().rstrip(".").replace("Value error, ", "")
         if message:  # a bare command has printed its help instead
             print_error(f"{message}; see 'mesh --help'")
         sys.exit(error.exit_code)

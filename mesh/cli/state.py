@@ -75,7 +75,7 @@ def find_folder(state: Path | None) -> StateFolder:
         if not folder.machine.exists():
             raise NotRunningError("a mesh", str(folder.root))
         return folder
-    found = sorted(path.parent for path in Path(".mesh").glob("*/machine.json"))
+    found = sorted(path.parent for path in Path(".mesh").glob("*/keys") if path.is_dir())
     if not found:
         raise NotRunningError("a mesh", str(Path(".mesh").absolute()))
     if len(found) > 1:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from rich import box
+from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 
 from mesh.health import SiteStatus
@@ -13,16 +15,25 @@ from mesh.site.statuses import Statuses
 from mesh.topology.model import TIERS, Topology
 from mesh.topology.tree import top_down
 
-WIDE = 116
-"""Columns of a terminal below which the table leaves some out."""
-_NARROW_WITHOUT = ("tier", "dropped", "backlog")
+_COLUMNS = (
+    "site", "tier", "link", "replicas", "obs/s", "dec/s", "p50 ms", "p99 ms", "dropped", "rejected", "errors", "backlog"
+)  # fmt: skip
 _TEXT_COLUMNS = ("site", "tier", "link", "replicas")
-_NUMBER_COLUMNS = ("obs/s", "dec/s", "p50 ms", "p99 ms", "dropped", "rejected", "errors", "backlog")
+_LEFT_OUT = ("tier", "dropped", "backlog", "p50 ms", "obs/s", "rejected", "errors", "replicas")
+"""What a narrow terminal does without, in this order; never the site and its link."""
 
 
-def live_table(topology: Topology, statuses: Statuses, title: str, width: int) -> Table:
-    """One row per site, parents before children, and below it what sites wait for; `width` in characters."""
-    names = [n for n in (*_TEXT_COLUMNS, *_NUMBER_COLUMNS) if width >= WIDE or n not in _NARROW_WITHOUT]
+def live_table(topology: Topology, statuses: Statuses, title: str, console: Console) -> Table:
+    """One row per site, parents before children, and below it what sites wait for; as wide as `console` allows."""
+    for count in range(len(_LEFT_OUT) + 1):
+        names = [name for name in _COLUMNS if name not in _LEFT_OUT[:count]]
+        table = _table(topology, statuses, title, names)
+        if Measurement.get(console, console.options.update(width=1000), table).maximum <= console.width:
+            break
+    return table
+
+
+def _table(topology: Topology, statuses: Statuses, title: str, names: list[str]) -> Table:
     table = Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE, pad_edge=False)
     for name in names:
         table.add_column(name, justify="left" if name in _TEXT_COLUMNS else "right", no_wrap=True)

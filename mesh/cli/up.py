@@ -135,7 +135,7 @@ class _Show:
         return self._ready_s is not None
 
     def _table(self) -> Table:
-        return live_table(self._mesh.topology, self._statuses, self._title(), output.width)
+        return live_table(self._mesh.topology, self._statuses, self._title(), output)
 
     def _look(self) -> None:
         """Notes when everything is ready; raises BringUpError when it never will be."""

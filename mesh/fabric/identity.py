@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Literal
 
 import nkeys
+from nacl.exceptions import BadSignatureError
+from nacl.signing import VerifyKey
 
 from mesh.errors import FabricError, UsageError
 from mesh.fabric.machine import locked, write_atomically
@@ -123,9 +125,30 @@ def _named_apps(folder: StateFolder, site: str) -> list[str]:
     return sorted(parts[2] for parts in files if len(parts) == 4)
 
 
+def sign(seed_file: Path, message: bytes) -> bytes:
+    """The Ed25519 signature of `message` by the nkey in `seed_file`; raises IdentityError."""
+    signature: bytes = nkeys.from_seed(bytearray(read_seed(seed_file).encode())).sign(message)
+    return signature
+
+
+def is_signed(public: str, message: bytes, signature: bytes) -> bool:
+    """Whether the holder of the nkey `public` signed `message`."""
+    key = base64.b32decode(public + "=" * (-len(public) % 8))[1:-2]  # without the prefix byte and the checksum
+    try:
+        VerifyKey(key).verify(message, signature)
+    except (BadSignatureError, ValueError):
+        return False
+    return True
+
+
 def _private_folder(path: Path) -> None:
-    path.mkdir(parents=True, exist_ok=True)
-    path.chmod(0o700)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        path.chmod(0o700)
+    except OSError as error:
+        raise FabricError(
+            f"the state folder {path.parent} cannot be used ({error.strerror})", "choose another one with --state"
+        ) from error
 
 
 def _ensure(folder: StateFolder, role: Role, site: str | None, name: str) -> Identity:

@@ -120,7 +120,7 @@ class OnnxModel:
         if len(self.inputs) != 1:
             names = ", ".join(i.name for i in self.inputs)
             raise ModelError(f"the model has the inputs {names}", "use self.model.run({…}) instead of self.predict")
-        return await self.run({self.inputs[0].name: rows})
+        return await self.run({self.inputs[0].name: rows.astype(self.inputs[0].dtype, copy=False)})
 
     def _call(self, inputs: Tensors) -> Tensors:
         try:

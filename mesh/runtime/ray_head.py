@@ -7,6 +7,7 @@ operators). Nodes are addressed by 127.0.0.2, because Ray replaces 127.0.0.1 by 
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import shutil
 import socket
@@ -15,16 +16,19 @@ import sys
 import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from mesh.errors import RayError
+from mesh.errors import FabricError, RayError
 from mesh.fabric.machine import read_machine, update_machine, write_atomically
 from mesh.folder import StateFolder
 from mesh.placement import LABEL_VALUE, site_label
-from mesh.processes import Process, end, end_marked, launch
+from mesh.processes import Process, end, end_marked, launch, marked
 from mesh.topology.model import Topology
 
 NODE_IP = "127.0.0.2"
-READY_DEADLINE_S = 40.0
+SHARED = "shared"
+"""Key of the head that serves all sites of a machine; others are named for their site."""
+READY_DEADLINE_S = 75.0
 """A head takes 4–8 s on an idle machine and several times that on a busy one."""
 STOP_DEADLINE_S = 15.0
 OBJECT_STORE_BYTES = 100 * 2**20
@@ -38,6 +42,7 @@ _PORT_NAMES = (
     "runtime-env-agent-port",
     "metrics-export-port",
 )
+_TEMP = "--temp-dir="
 _WORKER_PORTS = 400
 """Ports set aside for workers; each replica and driver takes one."""
 
@@ -73,18 +78,23 @@ def ensure_token(folder: StateFolder) -> Path:
     return folder.ray_token
 
 
-def head_lives(head: Head) -> bool:
-    """Whether the head's process lives; it ends by itself when one of its daemons does."""
-    return Process(head.pid, head.temp).verified()
+def head_process(folder: StateFolder, key: str, head: Head) -> Process:
+    """The head's own process; it ends by itself when one of its daemons does."""
+    return Process(head.pid, head_mark(folder, key))
+
+
+def head_mark(folder: StateFolder, key: str) -> str:
+    """Mark of the head under `key` and all it starts: known without `machine.json`, should that be lost."""
+    return str(folder.root / "ray" / key)
 
 
 def running_head(folder: StateFolder, key: str) -> Head | None:
     """The head that was started under `key`, if its process lives."""
-    known = read_machine(folder).get("ray", {}).get(key)
+    known = _read_known(folder).get(key)
     if known is None:
         return None
     head = Head(**known)
-    return head if head_lives(head) else None
+    return head if head_process(folder, key, head).verified() else None
 
 
 async def start_head(folder: StateFolder, topology: Topology, sites: tuple[str, ...], key: str, log: Path) -> Head:
@@ -105,7 +115,7 @@ async def start_head(folder: StateFolder, topology: Topology, sites: tuple[str, 
     arguments = [
         sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block",
         f"--node-ip-address={NODE_IP}", "--include-dashboard=false", "--disable-usage-stats",
-        f"--temp-dir={temp}", f"--labels={labels}",
+        f"{_TEMP}{temp}", f"--labels={labels}",
         f"--num-cpus={max(1, round(sum(c.cpus for c in capacities)))}",
         f"--num-gpus={round(sum(c.gpus for c in capacities))}",
         f"--memory={sum(c.memory for c in capacities)}",
@@ -114,7 +124,7 @@ async def start_head(folder: StateFolder, topology: Topology, sites: tuple[str, 
         *(f"--{name}={port}" for name, port in zip(_PORT_NAMES, ports, strict=True)),
     ]  # fmt: skip
     log.unlink(missing_ok=True)
-    process = await asyncio.to_thread(launch, arguments, temp, log, environment(token))
+    process = await asyncio.to_thread(launch, arguments, head_mark(folder, key), log, environment(token))
     head = Head(f"{NODE_IP}:{ports[0]}", process.pid, temp)
     update_machine(folder, lambda machine: machine.setdefault("ray", {}).update({key: asdict(head)}))
     await _ready(process, log)
@@ -150,21 +160,40 @@ async def _ready(process: subprocess.Popen[bytes], log: Path) -> None:
 
 async def stop_head(folder: StateFolder, key: str) -> None:
     """Stops the head under `key` with its workers and removes its temporary folder; nothing to do is no error."""
-    head = running_head(folder, key)
-    if head is not None:
-        await end(Process(head.pid, head.temp), STOP_DEADLINE_S)
-    await clear_head(folder, key)
+    temps = await asyncio.to_thread(_temps, folder, key)
+    for process in await asyncio.to_thread(marked, head_mark(folder, key)):
+        if b"--head" in process.arguments():
+            await end(process, STOP_DEADLINE_S)
+    await _clear(folder, key, temps)
 
 
 async def clear_head(folder: StateFolder, key: str) -> None:
     """Ends what a killed head under `key` left behind and removes its temporary folder."""
-    known = read_machine(folder).get("ray", {}).get(key)
-    if known is None:
-        return
-    temp = Head(**known).temp
-    await end_marked(temp, 2.0)
-    await asyncio.to_thread(shutil.rmtree, temp, ignore_errors=True)
-    update_machine(folder, lambda machine: machine.get("ray", {}).pop(key, None))
+    await _clear(folder, key, await asyncio.to_thread(_temps, folder, key))
+
+
+async def _clear(folder: StateFolder, key: str, temps: set[str]) -> None:
+    await end_marked(head_mark(folder, key), 2.0)
+    for temp in temps:
+        await asyncio.to_thread(shutil.rmtree, temp, ignore_errors=True)
+    if key in _read_known(folder):
+        update_machine(folder, lambda machine: machine.get("ray", {}).pop(key, None))
+
+
+def _temps(folder: StateFolder, key: str) -> set[str]:
+    """Temporary folders of the head under `key`, as its processes and `machine.json` tell."""
+    arguments = [os.fsdecode(a) for process in marked(head_mark(folder, key)) for a in process.arguments()]
+    known = _read_known(folder).get(key)
+    return {a.removeprefix(_TEMP) for a in arguments if a.startswith(_TEMP)} | ({known["temp"]} if known else set())
+
+
+def _read_known(folder: StateFolder) -> dict[str, Any]:
+    """Heads that `machine.json` knows; none when it is garbled."""
+    try:
+        found = read_machine(folder).get("ray", {})
+    except FabricError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _free_ports(count: int) -> list[int]:

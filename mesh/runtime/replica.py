@@ -210,7 +210,7 @@ class Replica:
         arrived = self._clock.monotonic()
         try:
             accepted = self._accept_request(message.data)
-            events = await self._dispatcher.decide(accepted)
+            events = await self._dispatcher.decide(accepted, requested=True)
         except Rejected as rejected:
             await self._reject(message.subject, message.data, rejected)
             await self._answer(message, rejected)

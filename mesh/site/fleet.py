@@ -79,6 +79,11 @@ class Fleet:
         elif health.state == "ready":
             watch.phase, watch.failures, watch.reason = "running", 0, ""
 
+    def excuse(self, now: float) -> None:
+        """Nobody can be heard at present, so silence is no replica's fault."""
+        for watch in self._watches.values():
+            watch.heard = now
+
     def start_failed(self, name: str, reason: str, now: float) -> None:
         """Ray refused to start a replica."""
         self._fail(self._watches[name], reason, now)

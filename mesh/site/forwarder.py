@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from mesh.errors import FabricError, SubjectError
+from mesh.errors import SubjectError
 from mesh.fabric.machine import write_atomically
 from mesh.settings import ForwarderSettings
 from mesh.subjects import Subjects
@@ -74,13 +74,15 @@ class CursorFile:
     cursors: Cursors = field(default_factory=Cursors)
 
     def load(self) -> None:
-        """Raises FabricError when the file is garbled; without it everything is carried again, and stored once."""
+        """Without the file everything is carried again, and stored once; so a garbled one is set aside."""
         try:
             self.cursors = msgspec.json.decode(self.path.read_bytes(), type=Cursors)
         except FileNotFoundError:
             self.cursors = Cursors()
-        except msgspec.MsgspecError as error:
-            raise FabricError(f"{self.path} is garbled", "remove it; decisions are then carried again") from error
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            aside = self.path.replace(self.path.with_suffix(".garbled"))
+            log.warning("the cursors are garbled (%s), kept as %s; decisions are carried again", error, aside)
+            self.cursors = Cursors()
 
     def save(self) -> None:
         write_atomically(self.path, msgspec.json.encode(self.cursors).decode())
@@ -195,6 +197,7 @@ class Receiver:
     subtree: Callable[[str], frozenset[str]]
     """Sites below and including a child: it may speak for these alone."""
     received: int = 0
+    unreadable: int = 0
 
     async def listen(self, children: tuple[str, ...]) -> None:
         """Answers the batches of `children`."""
@@ -209,7 +212,9 @@ class Receiver:
         try:
             batch = msgspec.msgpack.decode(message.data, type=Batch)
         except msgspec.MsgspecError as error:
-            log.warning("a batch of %s cannot be read: %s", child, error)
+            self.unreadable += 1
+            if self.unreadable.bit_count() == 1:  # the 1st, 2nd, 4th, 8th, …
+                log.warning("a batch of %s cannot be read: %s (%d so far)", child, error, self.unreadable)
             return
         known = self.cursors.cursors.children.get(child, Cursor())
         seen = known.sequence if known.incarnation == batch.incarnation else 0

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from mesh.clock import Clock
-from mesh.errors import MeshError, PlacementError, UsageError
+from mesh.errors import FabricError, MeshError, PlacementError, UsageError
 from mesh.fabric.identity import ensure_identities
 from mesh.fabric.machine import read_machine, update_machine, write_atomically
 from mesh.fabric.ports import ensure_ports
@@ -25,7 +25,7 @@ from mesh.fabric.server import stop_stale
 from mesh.folder import StateFolder
 from mesh.placement import LABEL_VALUE, Node, plan, shortages, site_label
 from mesh.processes import UP, Process, end_marked, launch, marked, running_command
-from mesh.runtime.ray_head import clear_head, running_head, start_head, stop_head
+from mesh.runtime.ray_head import SHARED, clear_head, head_mark, head_process, running_head, start_head, stop_head
 from mesh.settings import FabricSettings, Settings
 from mesh.tasks import Tasks
 from mesh.topology.model import Topology
@@ -33,8 +33,6 @@ from mesh.topology.tree import parent, top_down
 
 log = logging.getLogger(__name__)
 
-SHARED = "shared"
-"""Key of the Ray head that serves all sites of this machine."""
 STOP_DEADLINE_S = 25.0
 """A site drains for up to 8 s and its own Ray head stops within 15 s."""
 RESTART_PAUSE_S = 0.5
@@ -155,7 +153,7 @@ class LocalMesh:
         sites = tuple(name for name in top_down(self.topology) if self.topology.sites[name].ray is None)
         while True:
             head = await start_head(self.folder, self.topology, sites, SHARED, self.folder.ray_log)
-            await _until_gone(Process(head.pid, head.temp))
+            await _until_gone(head_process(self.folder, SHARED, head))
             log.warning("the shared Ray is gone and is started again")
             await clear_head(self.folder, SHARED)
 
@@ -206,14 +204,20 @@ async def stop_all(folder: StateFolder, settings: FabricSettings) -> int:
 
     Works from what `machine.json` says, so also after a killed `mesh up` and a changed topology file.
     """
-    machine = read_machine(folder)
-    sites: list[str] = [str(site) for site in machine.get("sites", [])]
+    try:
+        machine = read_machine(folder)
+    except FabricError as error:
+        log.warning("%s; sites are stopped as their folders name them", error)
+        machine = {}
+    folders = sorted(path.name for path in folder.sites.iterdir()) if folder.sites.is_dir() else []
+    listed = [str(site) for site in machine.get("sites", [])]
+    sites = [*listed, *(site for site in folders if site not in listed)]
     ended = 0
     for generation in _generations(sites, machine):
         counts = await asyncio.gather(*(_stop_site(folder, site, settings) for site in generation))
         ended += sum(counts)
-    for key in list(machine.get("ray", {})):
-        ended += running_head(folder, key) is not None
+    for key in (SHARED, *sites):
+        ended += bool(await asyncio.to_thread(marked, head_mark(folder, key)))
         await stop_head(folder, key)
     return ended
 

@@ -23,10 +23,12 @@ from mesh.fabric.server import NatsServer
 from mesh.folder import StateFolder
 from mesh.health import LinkStatus, SiteStatus, encode
 from mesh.placement import plan
+from mesh.processes import Process
 from mesh.runtime.cluster import Cluster
-from mesh.runtime.ray_head import Head, head_lives, start_head, stop_head, wait_for_head
+from mesh.runtime.ray_head import SHARED, Head, head_process, start_head, stop_head, wait_for_head
 from mesh.runtime.spec import replica_spec
 from mesh.settings import Settings
+from mesh.site.control import may_request
 from mesh.site.forwarder import SCOPE, TOPIC, CursorFile, Forwarder, Receiver
 from mesh.site.publisher import Publisher
 from mesh.site.supervisor import Supervisor, Wanted
@@ -126,6 +128,7 @@ class SiteProcess:
 
     async def _start(self) -> None:
         identities = ensure_identities(self.folder, self.topology)
+        self._operator = identities.get("operator").public
         ports = ensure_ports(self.folder, self.topology, ports_needed(self.topology, self.site))
         server = await self._start_server(ports)
         await self._start_relay(ports)
@@ -226,28 +229,34 @@ class SiteProcess:
         self._cluster = Cluster(await self._ray_address(), self.topology.mesh)
         await self._cluster.join()
         self._arm()
-        self._supervisor = Supervisor(self.site, specs, self._cluster, self._clock, self.settings.supervisor)
+        self._supervisor = Supervisor(
+            self.site, specs, self._cluster, self._clock, self.settings.supervisor, self._hears
+        )
         await self._supervisor.check()
         health = self._subjects.health(self.site, None, None)
         await self._connection.subscribe(health, self._supervisor.on_health)
         await self._supervisor.adopt()
         self._reconciling.start("supervisor", self._supervisor.run())
         if self._head is not None:
-            self._reconciling.start("ray", self._watch_ray(self._head))
+            key = self.site if self._own_head else SHARED
+            self._reconciling.start("ray", self._watch_ray(head_process(self.folder, key, self._head)))
+
+    def _hears(self) -> bool:
+        return self._connection.connected
 
     async def _ray_address(self) -> str:
         address = self.topology.sites[self.site].ray or self.options.ray
-        if address == "shared":
-            self._head = await wait_for_head(self.folder, address)
+        if address == SHARED:
+            self._head = await wait_for_head(self.folder, SHARED)
         elif address == "own":
             self._own_head = True
             log_file = self.folder.site(self.site).root / "ray.log"
             self._head = await start_head(self.folder, self.topology, (self.site,), self.site, log_file)
         return self._head.address if self._head is not None else address
 
-    async def _watch_ray(self, head: Head) -> None:
+    async def _watch_ray(self, head: Process) -> None:
         """Raises RayError when the head is gone: a process can join a second cluster only by starting anew."""
-        while head_lives(head):
+        while head.verified():
             await asyncio.sleep(self.settings.supervisor.tick_s)
         raise RayError(f"the Ray head of site {self.site} is gone", "it comes back when the site process starts again")
 
@@ -268,7 +277,9 @@ class SiteProcess:
     async def _on_control(self, message: Message) -> None:
         """`cut` and `heal` of the uplink; answers with a sentence that begins with ok or with error."""
         verb = message.subject.rpartition(".")[2]
-        if verb in ("cut", "heal") and self._relay is None:
+        if not may_request(message.data, message.subject, self._clock.now(), self._operator):
+            answer = "error: the request is not signed by the operator, or its time is off"
+        elif verb in ("cut", "heal") and self._relay is None:
             answer = f"error: the uplink of {self.site} does not pass a relay of this machine"
         elif verb == "cut" and self._relay is not None:
             self._relay.cut()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -37,13 +37,21 @@ class Supervisor:
     """Owns the fleet of one site."""
 
     def __init__(
-        self, site: str, wanted: Mapping[str, Wanted], cluster: Cluster, clock: Clock, settings: SupervisorSettings
+        self,
+        site: str,
+        wanted: Mapping[str, Wanted],
+        cluster: Cluster,
+        clock: Clock,
+        settings: SupervisorSettings,
+        hears: Callable[[], bool],
     ) -> None:
+        """`hears` tells whether heartbeats can arrive: whether the site's nats-server answers."""
         self._site = site
         self._wanted = wanted
         self._cluster = cluster
         self._clock = clock
         self._settings = settings
+        self._hears = hears
         self.fleet = Fleet({name: want.spec.digest() for name, want in wanted.items()}, settings)
 
     async def check(self) -> None:
@@ -69,6 +77,8 @@ class Supervisor:
         """Reconciles for ever; raises RayError when the cluster is lost."""
         failures = 0
         while True:
+            if not self._hears():
+                self.fleet.excuse(self._clock.monotonic())
             for action in self.fleet.actions(self._clock.monotonic()):
                 try:
                     await self._perform(action)

@@ -367,3 +367,11 @@ def test_confidence_is_a_probability_that_falls_with_the_spread(one: float, othe
     rule = ConfidenceRule("value", "spread", tolerance, "percent")
     wide, narrow = rule.confidence(max(one, other)), rule.confidence(min(one, other))
     assert 0.0 <= wide <= narrow <= 1.0
+
+
+@pytest.mark.parametrize("name", ["setup", "prepare"])
+def test_method_that_nothing_awaits_is_refused_when_it_is_async(name: str) -> None:
+    async def method(self: Agent, *arguments: object) -> None: ...
+
+    with pytest.raises(AgentError, match="without 'async'"):
+        type("Waiting", (Agent,), {name: method})

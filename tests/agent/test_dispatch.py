@@ -690,3 +690,25 @@ def test_features_that_are_not_finite_are_the_agents_error(bad: float) -> None:
     with pytest.raises(Rejected, match="NaN or infinity") as refused:
         handle(dispatcher(agent, model=EchoModel()), kpi())
     assert refused.value.reason is Reason.AGENT_ERROR
+
+
+def test_decision_that_is_too_large_to_be_read_by_others_is_refused_as_the_agents_error() -> None:
+    class Essay(Decision):
+        text: str
+
+    with pytest.raises(Rejected, match="at most") as refused:
+        handle(dispatcher(agent_returning(Essay(text="x" * 2_000_000))), kpi())
+    assert refused.value.reason is Reason.AGENT_ERROR
+
+
+def test_answer_to_a_request_is_marked_and_no_other_agent_observes_it() -> None:
+    judge = dispatcher(agent_returning(Alarm(area="west")))
+    asked = asyncio.run(judge.decide(judge.accept_telemetry("cell", kpi()), requested=True))
+    assert json.loads(encode_event(asked[0]))["requested"] is True
+    with pytest.raises(Rejected) as refused:
+        dispatcher().accept_decision("south", alarm_with(requested=True))
+    assert refused.value.reason is Reason.REQUESTED
+
+
+def test_decision_on_an_observation_carries_no_mark_of_a_request() -> None:
+    assert "requested" not in json.loads(encode_event(handle(dispatcher(), kpi())[0]))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mesh.agent.freshness import Freshness
+from mesh.agent.freshness import RETURNED_AFTER, Freshness
 from mesh.agent.observation import Reason, Rejected
 
 arrivals = st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("xyz"), st.integers(0, 5), st.sampled_from("mn")))
@@ -95,3 +95,23 @@ def test_late_observation_is_told_by_how_much() -> None:
     fresh.admit("cell", "1", 5.0)
     with pytest.raises(Rejected, match=r"cell 1: 1\.5 s older"):
         fresh.admit("cell", "1", 3.5)
+
+
+def test_one_observation_from_the_far_future_does_not_silence_its_id_for_ever() -> None:
+    fresh = Freshness(10)
+    fresh.admit("cell", "1", 1e9)
+    refused = 0
+    for time in range(1, 100):
+        try:
+            fresh.admit("cell", "1", float(time))
+        except Rejected:
+            refused += 1
+    assert refused == RETURNED_AFTER
+
+
+def test_late_observations_between_fresh_ones_are_always_refused() -> None:
+    fresh = Freshness(10)
+    for step in range(3 * RETURNED_AFTER):
+        fresh.admit("cell", "1", 1000.0 + step)
+        with pytest.raises(Rejected):
+            fresh.admit("cell", "1", 1.0 + step)

@@ -373,3 +373,8 @@ def test_value_of_any_model_survives_a_restart(value: BaseModel) -> None:
     memory.put("n", "1", value)
     restored.restore((address, payload) for address, payload in memory.take_changes().items() if payload)
     assert restored.get("n", "1", type(value)) == value
+
+
+def test_key_that_is_no_text_is_refused_since_it_would_not_be_found_again() -> None:
+    with pytest.raises(AgentError, match="use strings"):
+        Memory().append("history", 7, 1.0, 2.0, length=3)  # type: ignore[arg-type]

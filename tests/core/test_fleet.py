@@ -460,3 +460,11 @@ class Site(RuleBasedStateMachine):
 
 Site.TestCase.settings = settings(max_examples=60, stateful_step_count=20, deadline=None)
 TestSite = Site.TestCase
+
+
+def test_silence_is_no_replicas_fault_while_nobody_can_be_heard() -> None:
+    found = running(now=0.0)
+    for now in range(1, 60):
+        found.excuse(float(now))
+        assert done(found, float(now)) == []
+    assert done(found, 59.0 + 4.1) == [("replace", A)]

@@ -85,12 +85,14 @@ def test_without_a_file_everything_is_carried_again(tmp_path: Path) -> None:
     "text",
     ["", "{", "[]", "7", '{"up": 3}', '{"up": {"sequence": "seven"}}', '{"children": {"a": 1}}', "\x00\x01"],
 )
-def test_garbled_file_is_told_with_what_removing_it_means(tmp_path: Path, text: str) -> None:
+def test_garbled_file_is_set_aside_and_everything_is_carried_again(tmp_path: Path, text: str) -> None:
     path = tmp_path / "cursors.json"
     path.write_text(text)
-    with pytest.raises(FabricError, match="is garbled; remove it") as raised:
-        CursorFile(path).load()
-    assert str(path) in raised.value.problem
+    found = CursorFile(path)
+    found.load()
+    assert found.cursors == Cursors()
+    assert not path.exists()
+    assert path.with_suffix(".garbled").read_text() == text
 
 
 @given(st.binary(max_size=40))
