@@ -147,7 +147,7 @@ class Dispatcher:
             if task is None or task.cancelling():
                 raise  # we are to end
             raise Rejected(Reason.AGENT_ERROR, f"{method} was cancelled from within") from error
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a user's method may raise anything; it is counted and shown
             raise Rejected(Reason.AGENT_ERROR, f"{method} raised {type(error).__name__}: {error}") from error
         finally:
             CALL.reset(token)

@@ -712,3 +712,12 @@ def test_answer_to_a_request_is_marked_and_no_other_agent_observes_it() -> None:
 
 def test_decision_on_an_observation_carries_no_mark_of_a_request() -> None:
     assert "requested" not in json.loads(encode_event(handle(dispatcher(), kpi())[0]))
+
+
+def test_agent_that_calls_exit_is_refused_and_ends_nothing() -> None:
+    async def leaves(agent: Agent, kpi: Kpi) -> None:
+        raise SystemExit(3)
+
+    with pytest.raises(Rejected, match="SystemExit") as refused:
+        handle(dispatcher(agent_doing(leaves)), kpi())
+    assert refused.value.reason is Reason.AGENT_ERROR
