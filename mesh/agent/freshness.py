@@ -41,22 +41,15 @@ class Freshness:
         RETURNED_AFTER late ones in order, time goes on from there.
         """
         key = (kind, id)
-        known = self._seen.get(key)
-        if known is not None and time < known[0] and self._returned(key, time):
-            known = None
-        if known is None or time > known[0]:
+        newest, identities = self._seen.get(key, (float("-inf"), ()))
+        if time > newest or (time < newest and self._returned(key, time)):
             self._late.pop(key, None)
-        if known is not None:
-            newest, identities = known
-            if time < newest:
-                raise Rejected(Reason.LATE, f"{kind} {id}: {newest - time:.6g} s older than what is known")
-            if time == newest:
-                if identity in identities:
-                    raise Rejected(Reason.DUPLICATE, f"{kind} {id}: seen before for the same time")
-                self._seen[key] = (newest, (*identities[-IDENTITIES_MAX:], identity))
-                self._seen.move_to_end(key)
-                return
-        self._seen[key] = (time, (identity,))
+            identities = ()
+        elif time < newest:
+            raise Rejected(Reason.LATE, f"{kind} {id}: {newest - time:.6g} s older than what is known")
+        elif identity in identities:
+            raise Rejected(Reason.DUPLICATE, f"{kind} {id}: seen before for the same time")
+        self._seen[key] = (time, (*identities[-IDENTITIES_MAX:], identity))
         self._seen.move_to_end(key)
         if len(self._seen) > self.ids_max:
             self._seen.popitem(last=False)

@@ -32,10 +32,14 @@ class Series:
 
     def __init__(self, length: int, points: Iterable[tuple[float, float]] = ()) -> None:
         self.length = length
-        newest = sorted(dict(points).items())[-length:] if length else []
-        self._size = len(newest)
         self._times = np.zeros(length)
         self._values = np.zeros(length)
+        self._fill(points)
+
+    def _fill(self, points: Iterable[tuple[float, float]]) -> None:
+        """Holds the newest `length` of `points` and nothing else."""
+        newest = sorted(dict(points).items())[-self.length :] if self.length else []
+        self._size = len(newest)
         for place, (time, value) in enumerate(newest):
             self._times[place], self._values[place] = time, value
 
@@ -73,7 +77,7 @@ class Series:
         elif time == newest:
             self._values[self._size - 1] = value
         else:
-            self.__init__(self.length, [*self, (time, value)])  # type: ignore[misc]
+            self._fill([*self, (time, value)])
 
 
 @dataclass
@@ -103,7 +107,7 @@ class Memory:
         """Adds one point to the history `name` of `key`, keeping the newest `length`; a known time is overwritten."""
         if not 1 <= length <= LENGTH_MAX:
             raise AgentError(f"a history of {length} points cannot be kept", f"give a length of 1 to {LENGTH_MAX}")
-        address = (name, key)
+        address = _address(name, key)
         series = self.series(name, key, length=length)
         series._append(time, value)
         self._series[address] = series
@@ -123,7 +127,7 @@ class Memory:
 
     def put(self, name: str, key: str, value: BaseModel) -> None:
         """Remembers `value`, a pydantic model, replacing what was there; raises AgentError when it is no JSON."""
-        address = (name, key)
+        address = _address(name, key)
         try:
             self._kept[address] = _to_json(value)
         except ValueError as error:  # pydantic's serialisation errors are ValueErrors
@@ -137,8 +141,6 @@ class Memory:
         return tuple(sorted({key for found, key in both if found == name}))
 
     def _note(self, address: Address) -> None:
-        if not all(isinstance(part, str) for part in address):
-            raise AgentError(f"{address!r} is no name and key of a memory", "use strings; they are found again on disk")
         self._written[address] = None
         self._written.move_to_end(address)
         self._changed.add(address)
@@ -185,6 +187,12 @@ class Memory:
         if series is None and kept is None:
             return None
         return msgspec.msgpack.encode((series.length if series else 0, list(series or ()), kept))
+
+
+def _address(name: str, key: str) -> Address:
+    if not (isinstance(name, str) and isinstance(key, str)):
+        raise AgentError(f"{(name, key)!r} is no name and key of a memory", "use strings; they are found again on disk")
+    return name, key
 
 
 def _to_json(value: BaseModel) -> bytes:

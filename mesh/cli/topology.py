@@ -12,6 +12,7 @@ from mesh.cli.console import errors, output, print_json
 from mesh.decision import Decision, schema_uri
 from mesh.errors import UsageError
 from mesh.placement import plan
+from mesh.topology.classes import search_folders
 from mesh.topology.load import inspect, load
 from mesh.topology.schema import json_schema
 
@@ -80,5 +81,5 @@ def _decided(reference: str, file: Path) -> list[type[Decision]]:
     from mesh.agent.annotations import decided
     from mesh.runtime.load import load_class
 
-    base = file.absolute().parent
-    return decided(load_class(reference, (str(base), str(base.parent))))
+    folders = search_folders(file.absolute().parent)
+    return decided(load_class(reference, [str(folder) for folder in folders]))

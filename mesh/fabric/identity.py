@@ -18,7 +18,7 @@ from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
 
 from mesh.errors import FabricError, UsageError
-from mesh.fabric.machine import locked, write_atomically
+from mesh.fabric.machine import locked, usable_folder, write_atomically
 from mesh.folder import StateFolder
 from mesh.topology.model import NAME_PATTERN, Topology
 from mesh.topology.tree import parent
@@ -142,13 +142,8 @@ def is_signed(public: str, message: bytes, signature: bytes) -> bool:
 
 
 def _private_folder(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        path.chmod(0o700)
-    except OSError as error:
-        raise FabricError(
-            f"the state folder {path.parent} cannot be used ({error.strerror})", "choose another one with --state"
-        ) from error
+    usable_folder(path)
+    path.chmod(0o700)
 
 
 def _ensure(folder: StateFolder, role: Role, site: str | None, name: str) -> Identity:

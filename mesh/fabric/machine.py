@@ -18,13 +18,25 @@ T = TypeVar("T")
 _LOCK_POLL_S = 0.02
 
 
+def usable_folder(path: Path) -> None:
+    """Makes a folder when it is missing; raises FabricError when it cannot be written."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        usable = os.access(path, os.W_OK | os.X_OK)
+        why = "it may not be written"
+    except OSError as error:
+        usable, why = False, error.strerror or str(error)
+    if not usable:
+        raise FabricError(f"the folder {path} cannot be used ({why})", "choose another state folder with --state")
+
+
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Holds the advisory lock file `path` (created when missing, mode 0600); waits for other processes.
 
     The file stays: removing a lock file that somebody waits on would let two holders in.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    usable_folder(path.parent)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -36,7 +48,7 @@ def locked(path: Path) -> Iterator[None]:
 @contextlib.asynccontextmanager
 async def locked_async(path: Path) -> AsyncIterator[None]:
     """As `locked`, for holders that await: waits without blocking the event loop."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    usable_folder(path.parent)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         while True:
@@ -52,7 +64,7 @@ async def locked_async(path: Path) -> AsyncIterator[None]:
 
 def write_atomically(path: Path, text: str, mode: int = 0o600) -> None:
     """Replaces `path` by `text` in one step with permission bits `mode`; readers see the old or the new text whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    usable_folder(path.parent)
     draft = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:

@@ -65,9 +65,9 @@ def environment(token: Path) -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "2",
-        "RAY_prestart_worker_first_driver": "0",
+        "RAY_prestart_worker_first_driver": "0",  # idle workers that no replica uses would cost a second each
         "RAY_ENABLE_AUTO_CONNECT": "0",  # a call without a connection must fail, not start a cluster of its own
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # as Ray announces for its next versions, and says at every start
     }
 
 

@@ -14,6 +14,7 @@ from mesh.agent.agent import Parameter
 from mesh.folder import StateFolder
 from mesh.placement import Placed
 from mesh.settings import Settings
+from mesh.topology.classes import search_folders
 from mesh.topology.endpoint import Endpoint
 from mesh.topology.model import Topology
 
@@ -78,7 +79,7 @@ def replica_spec(
         index=placed.index,
         count=placed.count,
         class_=spec.class_,
-        folders=(str(base), str(base.parent)),
+        folders=tuple(str(folder) for folder in search_folders(base)),
         model=str((base / model).resolve()) if model else None,
         provider=topology.sites[placed.site].provider,
         consumes=tuple(spec.consumes),

@@ -196,7 +196,6 @@ class Receiver:
     timeout_s: float
     subtree: Callable[[str], frozenset[str]]
     """Sites below and including a child: it may speak for these alone."""
-    received: int = 0
     unreadable: int = 0
 
     async def listen(self, children: tuple[str, ...]) -> None:
@@ -228,7 +227,6 @@ class Receiver:
         if news:
             self.cursors.cursors.children[child] = Cursor(batch.incarnation, news[-1].sequence)
             self.cursors.save()
-            self.received += len(allowed)
         if message.reply:
             last = max(seen, batch.decisions[-1].sequence if batch.decisions else 0)
             answer = Answer(last, len(news) - len(allowed))

@@ -30,7 +30,6 @@ class Publisher:
     speed: float
     epoch: float
     clock: Clock
-    ended: bool = False
 
     async def run(self) -> None:
         """Publishes until the source ends; what fell due while the process was away is not made up for."""
@@ -41,7 +40,6 @@ class Publisher:
             row = self.source.at(index)
             if row is None:
                 log.info("telemetry of %s %s ended", self.site, self.kind)
-                self.ended = True
                 return
             time = self.source.begin + index * step_s
             for position, (id, fields) in enumerate(row.items()):

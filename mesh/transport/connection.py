@@ -72,10 +72,6 @@ class Connection:
 
     login: Login
     client: Client
-    reconnected: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set at every reconnect; whoever waits on it clears it."""
-    refused: int = 0
-    """Permission and authorisation errors that the server reported."""
     _subscriptions: list[Subscription] = field(default_factory=list)
 
     @property
@@ -158,13 +154,9 @@ async def connect(login: Login, settings: ClientSettings, deadline_s: float | No
     async def on_error(error: Exception) -> None:
         text = str(error).lower()
         if "authorization" in text or "permissions" in text or isinstance(error, nats.errors.AuthorizationError):
-            connection.refused += 1
             if not client.is_connected:
                 refusal.set()
             log.warning("%s as %s: %s", login.url, login.name, error)
-
-    async def on_reconnect() -> None:
-        connection.reconnected.set()
 
     seed = str(login.seed_file) if login.seed_file else None
     attempt = asyncio.create_task(
@@ -174,7 +166,6 @@ async def connect(login: Login, settings: ClientSettings, deadline_s: float | No
             nkeys_seed=cast(Any, seed),
             inbox_prefix=login.inbox,
             error_cb=on_error,
-            reconnected_cb=on_reconnect,
             max_reconnect_attempts=-1,
             reconnect_time_wait=cast(Any, settings.reconnect_wait_s),
             ping_interval=cast(Any, settings.ping_interval_s),

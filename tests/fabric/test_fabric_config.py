@@ -243,3 +243,13 @@ def test_the_telling_line_is_the_fatal_one() -> None:
     )
     assert isinstance(taken, PortInUseError)
     assert taken.port == 4222
+
+
+@pytest.mark.parametrize("place", ["file/below", "x" * 300])
+def test_a_state_folder_that_cannot_be_made_is_told_in_a_sentence(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("no folder")
+    folder = StateFolder(tmp_path / place)
+    with pytest.raises(FabricError, match="choose another state folder"):
+        ensure_identities(folder, metro())
+    with pytest.raises(FabricError, match="choose another state folder"):
+        ensure_ports(folder, metro())
